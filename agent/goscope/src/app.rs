@@ -1,0 +1,359 @@
+//! The only file that knows every part: opens the sockets, starts the tasks, stops them in order.
+//!
+//! Ready: the recorder has opened its store, the listeners serve, and the gate knows whom to let in.
+//!
+//! Stop order: unready, stop accepting, requests under way are finished or cut at the deadline, the recorder reads the spool to its end. A second
+//! signal ends the process at once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus::Registry;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::check::process_environment;
+use crate::config::{Config, TargetAddress};
+use crate::gate::Gate;
+use crate::gate::audit::{self, AuditSink, AuditWriter};
+use crate::gate::metrics::GateMetrics;
+use crate::gate::tokens::TokenStore;
+use crate::metrics::readiness::{Latch, Readiness};
+use crate::metrics::recorder::RecorderMetrics;
+use crate::notice::{Audience, Notices, Places};
+use crate::recorder::{self, Settings, Wake};
+use crate::target::client::Client;
+use crate::target::sampler::{Answer, Sample, Sampler, SamplerMetrics};
+use crate::telemetry::capped_file::CappedFile;
+use crate::telemetry::{self, Destination};
+use crate::token::tier::TierSet;
+use crate::{metrics, serve, token};
+
+/// How the agent was started by `goscope run`.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    /// Everything is below it.
+    pub data: PathBuf,
+    /// The run that the launcher began; `None` where it could not make one, and only gate and metrics are left to do.
+    pub run: Option<String>,
+    pub audience: Audience,
+    /// Why the configuration cannot be used; then everything else is at its default, and the gate stays closed.
+    pub misconfigured: Option<String>,
+}
+
+/// How long a listener waits for an address that another agent is about to leave.
+const BIND_PATIENCE: Duration = Duration::from_secs(3);
+/// How long requests under way may go on after a stop.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Bytes of the audit trail in the data folder; one older generation of the same size stands beside it.
+const AUDIT_BYTES_MAX: u64 = 16 << 20;
+/// How often the gate is asked whether it can read its token files by now.
+const TOKENS_LOOK: Duration = Duration::from_secs(1);
+/// How long the target may take to answer for the first time before the person is told how to open it.
+const TARGET_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs an agent until it is told to stop and has stopped.
+///
+/// # Errors
+/// The log, the token or a listener cannot be opened. With [`Embedded`], an address that is taken is no error: recording goes on without it.
+pub async fn main(config: Config, embedded: Option<Embedded>) -> anyhow::Result<()> {
+    // Started through /proc/self/exe, it would show as "exe" in ps and top.
+    rustix::thread::set_name(c"goscope").ok();
+    if let Some(embedded) = &embedded {
+        std::fs::create_dir_all(&embedded.data).context("cannot make the data folder")?;
+    }
+    let level = process_environment(telemetry::LEVEL_VARIABLE);
+    let destination = embedded.as_ref().map_or(Destination::Stderr, |e| Destination::File(&e.data));
+    telemetry::init(destination, level.as_deref()).context("cannot open the log")?;
+    let mut trouble = Vec::new();
+    if let Some(embedded) = &embedded {
+        if let Some(mistakes) = &embedded.misconfigured {
+            tracing::error!(error = mistakes, "configuration cannot be used");
+            trouble.push(format!("{mistakes}\n  what dies is recorded all the same; the gate stays closed"));
+        }
+        let (clear, entry) = (embedded.data.join("token"), embedded.data.join("tokens.yaml"));
+        // Without a token nobody gets in; what dies meanwhile is recorded all the same.
+        if let Err(error) = token::keep(&clear, &entry, "me", TierSet::ALL) {
+            tracing::error!(path = %clear.display(), %error, "cannot keep a token");
+            trouble.push(format!(
+                "cannot keep a token in {}: {error}; nobody gets through the gate by it",
+                clear.display()
+            ));
+        }
+    }
+    Agent::build(config, embedded).await?.run(trouble).await
+}
+
+/// Everything known, nothing started.
+struct Agent {
+    config: Config,
+    embedded: Option<Embedded>,
+    notices: Notices,
+    registry: Registry,
+    readiness: Readiness,
+    debug: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+impl Agent {
+    async fn build(config: Config, embedded: Option<Embedded>) -> anyhow::Result<Self> {
+        let no_color = process_environment("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let notices = Notices::new(embedded.as_ref().map_or(Audience::Quiet, |e| e.audience), no_color);
+        let registry = metrics::registry().context("cannot register metrics")?;
+        let readiness = Readiness::default();
+        let mut agent = Self { config, embedded, notices, registry, readiness, debug: None, metrics: None };
+        if agent.embedded.is_none() {
+            agent.bind(false, &CancellationToken::new()).await?;
+        }
+        Ok(agent)
+    }
+
+    async fn bind(&mut self, lenient: bool, stop: &CancellationToken) -> anyhow::Result<()> {
+        let listen = &self.config.listen;
+        (self.debug, self.metrics) = tokio::try_join!(
+            bind("listen.debug", listen.debug, lenient, stop),
+            bind("listen.metrics", listen.metrics, lenient, stop)
+        )?;
+        Ok(())
+    }
+
+    /// `trouble` is told to the person after the first block.
+    async fn run(mut self, trouble: Vec<String>) -> anyhow::Result<()> {
+        let terminated_once = terminated()?;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (wake_tx, wake_rx) = mpsc::channel();
+        let (build_tx, build_rx) = watch::channel(None);
+
+        // The recorder and its bell first: there may be a death to tell within a second, and an address that is taken is waited for.
+        let settings = self.settings();
+        let recorder_metrics = RecorderMetrics::register(&self.registry).context("cannot register metrics")?;
+        let notices = self.notices;
+        let (recorded_tx, mut recorded_rx) = tokio::sync::oneshot::channel::<()>();
+        let recorder_latch = self.readiness.latch("recorder");
+        std::thread::Builder::new()
+            .name("recorder".to_owned())
+            .spawn(move || {
+                recorder::record(settings, notices, recorder_metrics, &wake_rx, &build_tx, recorder_latch);
+                drop(recorded_tx);
+            })
+            .context("cannot start the recorder")?;
+
+        let sampler_metrics = SamplerMetrics::register(&self.registry).context("cannot register metrics")?;
+        let (sampler, sample_rx) = Sampler::new(Client::new(self.config.target.clone()), sampler_metrics);
+        metrics::go::register(&self.registry, sample_rx.clone(), build_rx.clone())
+            .context("cannot register metrics")?;
+        tasks.spawn(sampler.run(stop.clone()));
+
+        let (metrics_latch, gate_latch) = (self.readiness.latch("metrics"), self.readiness.latch("gate"));
+        if self.embedded.is_some() {
+            tasks.spawn(follow_launcher(wake_tx.clone(), stop.clone()));
+            // Not before the recorder: an address that is taken may take its time.
+            self.bind(true, &stop).await?;
+        }
+        let misconfigured = self.embedded.as_ref().is_some_and(|embedded| embedded.misconfigured.is_some());
+        if misconfigured {
+            self.debug = None;
+        }
+        let places = Places {
+            target: &self.config.target,
+            debug: local_address(self.debug.as_ref()),
+            misconfigured,
+            metrics: local_address(self.metrics.as_ref()),
+            data: self.embedded.as_ref().map_or_else(|| self.config.store.path.as_path(), |e| e.data.as_path()),
+        };
+        self.notices.started(&places);
+        trouble.iter().for_each(|trouble| self.notices.say(trouble));
+        tracing::info!(
+            debug = places.debug.map(tracing::field::display),
+            metrics = places.metrics.map(tracing::field::display),
+            "agent started"
+        );
+
+        if let Some(listener) = self.metrics {
+            let router = metrics::router::router(self.registry.clone(), self.readiness.clone());
+            tasks.spawn(serve::serve(listener, serve::routed(router), stop.clone(), tasks.clone()));
+            drop(metrics_latch);
+        }
+        let mut trail = None;
+        if let Some(listener) = self.debug {
+            let (sink, writer) = audit_trail(self.embedded.as_ref()).context("cannot open the audit trail")?;
+            trail = Some(writer);
+            let gate_metrics = GateMetrics::register(&self.registry).context("cannot register metrics")?;
+            let tokens = TokenStore::open(self.config.gate.token_files.clone());
+            let gate = Gate::new(self.config.gate.clone(), self.config.target.clone(), tokens, sink, gate_metrics);
+            tasks.spawn(gate.clone().run(stop.clone()));
+            tasks.spawn(serve::serve(listener, gate.handler(gate.router()), stop.clone(), tasks.clone()));
+            tasks.spawn(wait_for_tokens(gate, gate_latch, stop.clone()));
+        }
+        if self.embedded.is_some() {
+            let (notices, target) = (self.notices, self.config.target.clone());
+            tasks.spawn(tell_about_target(notices, target, sample_rx, stop.clone()));
+        }
+        tasks.close();
+
+        let is_recorder_gone = tokio::select! {
+            () = terminated_once => false,
+            () = stop.cancelled() => false,
+            _ = &mut recorded_rx => true,
+        };
+        self.readiness.stop();
+        stop.cancel();
+        // A recorder that is gone has stopped already.
+        wake_tx.send(Wake::Stop).ok();
+        let finish = async {
+            drop(tokio::time::timeout(STOP_GRACE, tasks.wait()).await);
+            if !is_recorder_gone {
+                drop(recorded_rx.await);
+            }
+            drop(trail);
+        };
+        tokio::select! {
+            () = finish => tracing::info!("agent stopped"),
+            () = terminated()? => tracing::warn!("agent stopped before the spool was read to its end"),
+        }
+        // Whoever started us starts us again: an agent that does not record must not look like one that does.
+        anyhow::ensure!(!is_recorder_gone, "the recorder ended by itself");
+        Ok(())
+    }
+
+    fn settings(&self) -> Settings {
+        let shown_store =
+            self.embedded.as_ref().map_or_else(|| self.config.store.path.clone(), |e| e.data.join("data"));
+        Settings {
+            spool: self.config.intake.spool.clone(),
+            store: self.config.store.clone(),
+            host: host_name(),
+            own_run: self.embedded.as_ref().and_then(|e| e.run.clone()),
+            shown_store,
+        }
+    }
+}
+
+/// Opens a listener. An address that is taken may be about to become free, because the agent of an earlier run is ending; after `stop` nobody
+/// waits for it.
+async fn bind(
+    setting: &'static str,
+    address: SocketAddr,
+    lenient: bool,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<TcpListener>> {
+    let deadline = tokio::time::Instant::now() + BIND_PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tokio::time::Instant::now() < deadline => {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(None),
+                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                }
+            }
+            Err(error) if lenient => {
+                tracing::error!(setting, %address, %error, "listener cannot be opened");
+                return Ok(None);
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot listen on {address} ({setting})")),
+        }
+    }
+}
+
+fn local_address(listener: Option<&TcpListener>) -> Option<SocketAddr> {
+    listener.and_then(|listener| listener.local_addr().ok())
+}
+
+/// The pod's or the machine's name, which is also the name of this agent's folder on the volume.
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let clean: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_') { c } else { '-' }).collect();
+    if clean.is_empty() || clean.starts_with('.') { format!("host{clean}") } else { clean }
+}
+
+/// Beside an app on one machine the trail is a file in the data folder; in a container it goes to standard output, where logs are collected.
+fn audit_trail(embedded: Option<&Embedded>) -> io::Result<(AuditSink, AuditWriter)> {
+    match embedded {
+        Some(embedded) => audit::start(CappedFile::open(embedded.data.join("audit.log"), AUDIT_BYTES_MAX)?),
+        None => audit::start(io::stdout()),
+    }
+}
+
+/// Tells the person how to open the target if it does not answer, and when it does.
+async fn tell_about_target(
+    notices: Notices,
+    target: TargetAddress,
+    mut sample: watch::Receiver<Option<Sample>>,
+    stop: CancellationToken,
+) {
+    let mut answered = async || {
+        sample
+            .wait_for(|sample| sample.as_ref().is_some_and(|sample| matches!(sample.answer, Answer::Page(_))))
+            .await
+            .is_ok()
+    };
+    tokio::select! {
+        () = stop.cancelled() => return,
+        _ = answered() => return,
+        () = tokio::time::sleep(TARGET_PATIENCE) => notices.no_target(&target),
+    }
+    tokio::select! {
+        () = stop.cancelled() => {}
+        up = answered() => if up { notices.say("the target answers now; the gate is open to it") },
+    }
+}
+
+/// Reads the doorbell, standard input: a byte when the run has ended, the end of input when the launcher is gone.
+async fn follow_launcher(wake: Sender<Wake>, stop: CancellationToken) {
+    let doorbell = io::stdin().as_fd().try_clone_to_owned().and_then(pipe::Receiver::from_owned_fd);
+    let mut doorbell = match doorbell {
+        Ok(doorbell) => doorbell,
+        Err(error) => {
+            tracing::error!(%error, "standard input is no pipe of a launcher");
+            return stop.cancel();
+        }
+    };
+    let mut bytes = [0; 16];
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            read = doorbell.read(&mut bytes) => match read {
+                Ok(0) | Err(_) => return stop.cancel(),
+                // A recorder that is gone needs no bell.
+                Ok(_) => drop(wake.send(Wake::Bell)),
+            },
+        }
+    }
+}
+
+/// The gate is ready when it knows whom to let in. Its own task reads the files again.
+async fn wait_for_tokens(gate: Gate, latch: Latch, stop: CancellationToken) {
+    let mut clock = tokio::time::interval(TOKENS_LOOK);
+    while gate.token_problem().is_some() {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = clock.tick() => {}
+        }
+    }
+    drop(latch);
+}
+
+/// SIGTERM or SIGINT, from now on.
+fn terminated() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,115 @@
+use super::*;
+use crate::config::render::{Comments, render};
+
+fn none(_: &str) -> Option<String> {
+    None
+}
+
+fn mistakes(text: &str, environment: Environment<'_>) -> Vec<String> {
+    check(text, Config::sidecar(), environment).expect_err("has mistakes").iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    for text in ["", "# nothing\n", "gate:\n", "{}"] {
+        assert_eq!(check(text, Config::sidecar(), &none).unwrap(), Config::sidecar(), "{text:?}");
+    }
+}
+
+#[test]
+fn every_setting_reaches_its_place() {
+    let text = r#"
+target: { address: "unix:///run/goscope/debug.sock" }
+listen: { debug: "127.0.0.1:7061", metrics: "[::1]:7464" }
+gate:
+  tokens: { files: [/a/*.yaml, /b.yaml] }
+  allow: ["!10.1.0.0/16", 10.0.0.0/8]
+  limits:
+    perSource: { rate: 30/m, burst: 2, nodelay: false, dryRun: true }
+    perIdentity: { rate: 10/s, burst: 0 }
+  caps: { cpuSeconds: 120, traceSeconds: 5 }
+intake: { spool: /s }
+store: { path: /d, maxBytes: 2GiB, maxAge: 7d, reserveBytes: 1MiB }
+"#;
+    let config = check(text, Config::sidecar(), &none).unwrap();
+    assert_eq!(config.target, TargetAddress::Unix("/run/goscope/debug.sock".into()));
+    assert_eq!(config.listen.debug.to_string(), "127.0.0.1:7061");
+    assert_eq!(config.listen.metrics.to_string(), "[::1]:7464");
+    assert_eq!(config.gate.token_files, [PathBuf::from("/a/*.yaml"), PathBuf::from("/b.yaml")]);
+    assert!(config.gate.allow[0].deny && !config.gate.allow[1].deny);
+    let per_source = LimitConfig { rate_per_kilosecond: 500, burst: 2, nodelay: false, dry_run: true };
+    assert_eq!(config.gate.per_source, per_source);
+    assert_eq!((config.gate.per_identity.rate_per_kilosecond, config.gate.per_identity.burst), (10_000, 0));
+    assert_eq!((config.gate.caps.cpu_seconds, config.gate.caps.trace_seconds), (120, 5));
+    assert_eq!(config.intake.spool, PathBuf::from("/s"));
+    assert_eq!(
+        (config.store.max_bytes, config.store.max_age.as_secs(), config.store.reserve_bytes),
+        (2 << 30, 604_800, 1 << 20)
+    );
+    // What is shown reads back as the same.
+    for comments in [Comments::On, Comments::Off] {
+        assert_eq!(check(&render(&config, comments), Config::sidecar(), &none).unwrap(), config);
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_in_one_go_with_its_path_and_line() {
+    let text = "target: { adress: 127.0.0.1:6060 }\nlisten:\n  debug: nonsense\ngate:\n  allow: [10.0.0.1/8]\n  caps: { cpuSeconds: 0 }\nstore: { maxAge: 5s }\nrule: []\n";
+    let found = mistakes(text, &none);
+    let expected = [
+        "target.adress: unknown key (line 1); did you mean \"address\"?",
+        "listen.debug: expected an address such as 127.0.0.1:6061 or [::1]:6061, found \"nonsense\" (line 3)",
+        "gate.allow[0]: ",
+        "gate.caps.cpuSeconds: expected whole seconds from 1 to 3600, found \"0\" (line 6)",
+        "store.maxAge: expected at least 1m, found \"5s\" (line 7)",
+        "rule: unknown key (line 8)",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
+}
+
+#[test]
+fn the_environment_wins_and_its_mistakes_are_named_too() {
+    let environment = |name: &str| match name {
+        "GOSCOPE_TARGET_ADDRESS" => Some("localhost:7000".to_owned()),
+        "GOSCOPE_GATE_LIMITS_PER_SOURCE_RATE" => Some("2/s".to_owned()),
+        "GOSCOPE_GATE_ALLOW" => Some("10.0.0.0/8, ::1/128".to_owned()),
+        _ => None,
+    };
+    let config = check("target: { address: 127.0.0.1:1 }", Config::sidecar(), &environment).unwrap();
+    assert_eq!(config.target, TargetAddress::Tcp("127.0.0.1:7000".parse().unwrap()));
+    assert_eq!(config.gate.per_source.rate_per_kilosecond, 2000);
+    assert_eq!(config.gate.allow.len(), 2);
+    let wrong = |name: &str| (name == "GOSCOPE_STORE_MAX_AGE").then(|| "soon".to_owned());
+    assert!(mistakes("", &wrong)[0].starts_with("GOSCOPE_STORE_MAX_AGE: expected a duration"));
+}
+
+#[test]
+fn targets() {
+    let tcp = |text: &str| Ok(TargetAddress::Tcp(text.parse().unwrap()));
+    for (text, expected) in [
+        ("127.0.0.1:6060", tcp("127.0.0.1:6060")),
+        ("http://127.0.0.1:6060/", tcp("127.0.0.1:6060")),
+        ("http://localhost:6060", tcp("127.0.0.1:6060")),
+        ("[::1]:6060", tcp("[::1]:6060")),
+        ("unix:///run/debug.sock", Ok(TargetAddress::Unix("/run/debug.sock".into()))),
+    ] {
+        assert_eq!(parse_target(text), expected, "{text}");
+    }
+    for text in [
+        "",
+        "6060",
+        "example.com:6060",
+        "unix://relative",
+        "unix://",
+        "https://127.0.0.1:6060",
+        "127.0.0.1:0",
+        "http://127.0.0.1:6060/debug/pprof",
+    ] {
+        assert!(parse_target(text).is_err(), "{text}");
+    }
+    let error = parse_target("http://me:secret@example.com:1").unwrap_err();
+    assert!(!error.contains("secret"), "{error}");
+}

@@ -1,0 +1,137 @@
+//! The books of one request: what was found out about it, and the audit lines and metrics that come of it.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
+
+use super::Gate;
+use super::audit::{Answer, AuditId, Ended, Event, Stage};
+use super::body::GateBody;
+use super::forward::UpstreamBody;
+use super::identity::Identity;
+use super::refuse::{Code, Refusal, X_GO_PPROF, X_GOSCOPE_AUDIT_ID, common_headers};
+use super::route::Route;
+
+/// Headers of the target's answer that are handed on.
+static HANDED_ON: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_DISPOSITION, CONTENT_ENCODING];
+
+/// What was found out about a request, for its audit lines.
+#[derive(Debug)]
+pub(super) struct Trail {
+    pub(super) source: IpAddr,
+    pub(super) route: Option<Route>,
+    pub(super) target: Option<PathAndQuery>,
+    pub(super) identity: Option<Identity>,
+    pub(super) limit: Option<&'static str>,
+}
+
+/// One request's entry in the books. Dropped, it is closed: as it was told, or as left by the client.
+#[derive(Debug)]
+pub struct Account {
+    gate: Gate,
+    id: AuditId,
+    pub(super) began: Instant,
+    verb: &'static str,
+    pub(super) trail: Trail,
+    code: Code,
+    status: StatusCode,
+    pub(super) bytes: u64,
+    pub(super) ended: Ended,
+}
+
+impl Account {
+    /// Until somebody says otherwise, the client left before it got an answer.
+    pub(super) fn open(gate: Gate, id: AuditId, verb: &'static str, source: IpAddr) -> Self {
+        Self {
+            gate,
+            id,
+            began: Instant::now(),
+            verb,
+            trail: Trail { source, route: None, target: None, identity: None, limit: None },
+            code: Code::ClientGone,
+            status: Code::ClientGone.status(),
+            bytes: 0,
+            ended: Ended::ClientGone,
+        }
+    }
+
+    pub(super) fn refuse(mut self: Box<Self>, refusal: &Refusal) -> Response<GateBody> {
+        let response = refusal.response();
+        self.code = refusal.code;
+        self.close(response)
+    }
+
+    pub(super) fn answer_here(mut self: Box<Self>, mut response: Response<Bytes>) -> Response<GateBody> {
+        self.code = Code::Answered;
+        common_headers(response.headers_mut(), self.code);
+        self.close(response)
+    }
+
+    /// An answer that is complete as it is.
+    fn close(mut self: Box<Self>, mut response: Response<Bytes>) -> Response<GateBody> {
+        self.status = response.status();
+        self.bytes = response.body().len() as u64;
+        self.ended = Ended::Complete;
+        response.headers_mut().insert(X_GOSCOPE_AUDIT_ID.clone(), self.id_header());
+        response.map(GateBody::Full)
+    }
+
+    pub(super) fn pass(mut self: Box<Self>, answer: Response<UpstreamBody>) -> Response<GateBody> {
+        let (theirs, body) = answer.into_parts();
+        self.code = Code::Passed;
+        self.status = theirs.status;
+        let mut headers = HeaderMap::with_capacity(12);
+        for name in HANDED_ON.iter().chain([&X_GO_PPROF]) {
+            if let Some(value) = theirs.headers.get(name) {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+        common_headers(&mut headers, self.code);
+        headers.insert(X_GOSCOPE_AUDIT_ID.clone(), self.id_header());
+        let mut response = Response::new(GateBody::Stream { body, account: Some(self) });
+        *response.status_mut() = theirs.status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn id_header(&self) -> HeaderValue {
+        HeaderValue::try_from(self.id.to_string()).expect("an id has only digits and a hyphen")
+    }
+
+    fn profile(&self) -> &'static str {
+        self.trail.route.as_ref().map_or("none", |route| route.profile.name())
+    }
+
+    pub(super) fn write(&self, stage: Stage, time: Timestamp, code: Code) {
+        let trail = &self.trail;
+        let identity = trail.identity.as_ref();
+        let answer = Answer { status: self.status.as_u16(), bytes: self.bytes, ended: self.ended };
+        self.gate.0.audit.write(&Event {
+            audit_id: self.id,
+            stage,
+            time,
+            verb: self.verb,
+            request_uri: trail.target.as_ref().map_or("-", PathAndQuery::as_str),
+            username: identity.map_or("system:anonymous", |identity| &identity.entry.name),
+            basic_user: identity.and_then(|identity| identity.user.as_deref()),
+            source: trail.source,
+            code,
+            profile: self.profile(),
+            seconds: trail.route.as_ref().and_then(|route| route.seconds.as_ref()).map(|seconds| seconds.text.as_str()),
+            answer: (stage == Stage::ResponseComplete).then_some(answer),
+            limit: trail.limit,
+        });
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.write(Stage::ResponseComplete, Timestamp::now(), self.code);
+        self.gate.0.metrics.request(self.profile(), self.code, self.began.elapsed());
+    }
+}

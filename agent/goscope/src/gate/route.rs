@@ -1,0 +1,398 @@
+//! Which profile a request asks for: an exact table, a query that is read once and written anew.
+//!
+//! Whatever two readers could read differently is refused rather than understood: percent-encoding, `;`, `+`, repeated parameters, empty values,
+//! paths that need cleaning. So what reaches Go is always one of the few forms that [`Route::path_and_query`] can write.
+//!
+//! `/debug/pprof` without the slash is answered with 301 to `/debug/pprof/`, which is what Go's own multiplexer does.
+
+use std::fmt::Write as _;
+
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, Method, Version};
+
+use super::refuse::{Code, Refusal};
+use crate::config::Caps;
+use crate::token::tier::Tier;
+
+/// Bytes of a request target; Go's tools send less than 100.
+const TARGET_BYTES_MAX: usize = 512;
+/// Digits and point of `seconds`.
+const SECONDS_CHARS_MAX: usize = 8;
+/// What Go's CPU profile takes without `seconds`.
+const CPU_DEFAULT_MS: u64 = 30_000;
+/// What Go's trace takes without `seconds`.
+const TRACE_DEFAULT_MS: u64 = 1_000;
+
+/// What the target serves under `/debug/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    Index,
+    Allocs,
+    Block,
+    Cmdline,
+    Goroutine,
+    Goroutineleak,
+    Heap,
+    Mutex,
+    Cpu,
+    Symbol,
+    Threadcreate,
+    Trace,
+    Vars,
+}
+
+impl Profile {
+    pub const EVERY: [Self; 13] = [
+        Self::Index,
+        Self::Allocs,
+        Self::Block,
+        Self::Cmdline,
+        Self::Goroutine,
+        Self::Goroutineleak,
+        Self::Heap,
+        Self::Mutex,
+        Self::Cpu,
+        Self::Symbol,
+        Self::Threadcreate,
+        Self::Trace,
+        Self::Vars,
+    ];
+
+    /// The canonical path, and the only one that is accepted.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The label in metrics and audit lines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    fn row(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Index => ("/debug/pprof/", "index"),
+            Self::Allocs => ("/debug/pprof/allocs", "allocs"),
+            Self::Block => ("/debug/pprof/block", "block"),
+            Self::Cmdline => ("/debug/pprof/cmdline", "cmdline"),
+            Self::Goroutine => ("/debug/pprof/goroutine", "goroutine"),
+            Self::Goroutineleak => ("/debug/pprof/goroutineleak", "goroutineleak"),
+            Self::Heap => ("/debug/pprof/heap", "heap"),
+            Self::Mutex => ("/debug/pprof/mutex", "mutex"),
+            Self::Cpu => ("/debug/pprof/profile", "profile"),
+            Self::Symbol => ("/debug/pprof/symbol", "symbol"),
+            Self::Threadcreate => ("/debug/pprof/threadcreate", "threadcreate"),
+            Self::Trace => ("/debug/pprof/trace", "trace"),
+            Self::Vars => ("/debug/vars", "vars"),
+        }
+    }
+
+    fn of_path(path: &str) -> Option<Self> {
+        Self::EVERY.into_iter().find(|profile| profile.path() == path)
+    }
+
+    fn takes(self, parameter: Parameter) -> bool {
+        match self {
+            Self::Index | Self::Cmdline | Self::Symbol | Self::Vars => false,
+            Self::Cpu | Self::Trace => parameter == Parameter::Seconds,
+            Self::Heap => true,
+            Self::Allocs | Self::Block | Self::Goroutine | Self::Goroutineleak | Self::Mutex | Self::Threadcreate => {
+                parameter != Parameter::Gc
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parameter {
+    Seconds,
+    Debug,
+    Gc,
+}
+
+/// How long a profile is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seconds {
+    /// As written: digits, for a trace also digits, a point and digits.
+    pub text: String,
+    pub millis: u64,
+}
+
+/// A request that is understood in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub profile: Profile,
+    pub seconds: Option<Seconds>,
+    /// 0, 1 or 2.
+    pub debug: Option<u8>,
+    /// 0 or 1.
+    pub gc: Option<u8>,
+}
+
+impl Route {
+    /// What the token must be allowed.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        match self.profile {
+            Profile::Cpu => Tier::Cpu,
+            Profile::Trace => Tier::Trace,
+            Profile::Vars => Tier::Vars,
+            Profile::Cmdline => Tier::Cmdline,
+            // With debug=2 both print every goroutine.
+            Profile::Goroutine | Profile::Goroutineleak if self.debug == Some(2) => Tier::Dump,
+            _ => Tier::Basic,
+        }
+    }
+
+    /// How long the target takes at least, in milliseconds: `seconds`, or what Go takes without it.
+    #[must_use]
+    pub fn duration_ms(&self) -> u64 {
+        match (&self.seconds, self.profile) {
+            (Some(seconds), _) => seconds.millis,
+            (None, Profile::Cpu) => CPU_DEFAULT_MS,
+            (None, Profile::Trace) => TRACE_DEFAULT_MS,
+            (None, _) => 0,
+        }
+    }
+
+    /// What the target is asked for, written anew.
+    #[must_use]
+    pub fn path_and_query(&self) -> PathAndQuery {
+        let path = self.profile.path();
+        if self.seconds.is_none() && self.debug.is_none() && self.gc.is_none() {
+            return PathAndQuery::from_static(path);
+        }
+        let mut text = String::with_capacity(64);
+        text.push_str(path);
+        let mut separator = '?';
+        let mut add = |name: &str, value: &dyn std::fmt::Display| {
+            let _infallible = write!(text, "{separator}{name}={value}");
+            separator = '&';
+        };
+        if let Some(seconds) = &self.seconds {
+            add("seconds", &seconds.text);
+        }
+        if let Some(debug) = self.debug {
+            add("debug", &debug);
+        }
+        if let Some(gc) = self.gc {
+            add("gc", &gc);
+        }
+        PathAndQuery::try_from(text).expect("a path of the table and a query of digits")
+    }
+}
+
+/// What a request line and the headers that frame it ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Routed {
+    /// A profile of the target.
+    Profile(Route),
+    /// `/debug/pprof`, to be sent on to the index.
+    ToIndex,
+}
+
+/// Reads a request's target and framing.
+///
+/// # Errors
+/// 400 whatever could be read in two ways, goes over a cap or has a body; 404 an unknown path; 405 other methods than GET and HEAD.
+pub fn route(
+    method: &Method,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+    caps: &Caps,
+) -> Result<Routed, Refusal> {
+    if version < Version::HTTP_11 {
+        return Err(Refusal::new(
+            Code::BadHeader,
+            "HTTP/1.1 is needed; an answer to HTTP/1.0 could be cut short without anyone noticing",
+        ));
+    }
+    let path = path(uri)?;
+    let profile = Profile::of_path(path);
+    if profile.is_none() && path != "/debug/pprof" {
+        return Err(Refusal::new(Code::UnknownRoute, unknown_path()));
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return Err(Refusal::new(Code::MethodNotAllowed, "only GET and HEAD are served here"));
+    }
+    framing(headers)?;
+    let query = uri.query().unwrap_or_default();
+    match profile {
+        Some(profile) => query_of(profile, query, caps).map(Routed::Profile),
+        None if query.is_empty() => Ok(Routed::ToIndex),
+        None => Err(Refusal::new(Code::BadQuery, "the index takes no parameters")),
+    }
+}
+
+/// The path, if it is one that nobody would clean or decode.
+fn path(uri: &Uri) -> Result<&str, Refusal> {
+    let refuse = |what: &'static str| Err(Refusal::new(Code::BadTarget, what));
+    if uri.scheme().is_some() || uri.authority().is_some() {
+        return refuse("the request target must be a path, such as /debug/pprof/heap, without scheme and host");
+    }
+    let path = uri.path();
+    if path.len() + uri.query().map_or(0, str::len) > TARGET_BYTES_MAX {
+        return refuse("the request target is longer than any that is served here");
+    }
+    if !path.starts_with('/') {
+        return refuse("the request target must be a path, such as /debug/pprof/heap");
+    }
+    if path.contains('%') {
+        return refuse("the path holds percent-encoding; every path served here is written without it");
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+    let cleaned = path.contains("//") || path.split('/').any(|part| part == "." || part == "..");
+    if cleaned || !path.bytes().all(plain) {
+        return refuse(
+            "the path is not in its plain form; write it as /debug/pprof/heap, with letters and single slashes",
+        );
+    }
+    Ok(path)
+}
+
+fn unknown_path() -> String {
+    let names: Vec<_> = Profile::EVERY
+        .into_iter()
+        .filter_map(|profile| profile.path().strip_prefix("/debug/pprof/"))
+        .filter(|name| !name.is_empty())
+        .collect();
+    format!(
+        "nothing is served under this path; there are /debug/vars, /debug/pprof/ and, under it, {}",
+        names.join(", ")
+    )
+}
+
+/// Nothing that makes bytes after the headers mean something.
+fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let body =
+        headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+    if body {
+        return Err(Refusal::new(Code::BodyNotAllowed, "the request has a body; requests for profiles have none"));
+    }
+    if headers.contains_key(UPGRADE) || headers.contains_key(EXPECT) {
+        return Err(Refusal::new(Code::BadHeader, "the headers Upgrade and Expect are not accepted here"));
+    }
+    Ok(())
+}
+
+fn query_of(profile: Profile, query: &str, caps: &Caps) -> Result<Route, Refusal> {
+    let refuse = |sentence: String| Err(Refusal::new(Code::BadQuery, sentence));
+    let mut route = Route { profile, seconds: None, debug: None, gc: None };
+    if query.contains("token=") || query.contains(crate::token::PREFIX) {
+        let sentence = "a token in the URL ends up in logs and histories, so it is not accepted there; send it as the password \
+                        (http://me:TOKEN@host/…), as Authorization: Bearer or as X-Debug-Token, and replace this one if it was real";
+        return Err(Refusal::new(Code::QueryToken, sentence));
+    }
+    if let Some(odd) = query.chars().find(|c| matches!(c, '%' | '+' | ';')) {
+        return refuse(format!("the query holds {odd:?}; parameters are written plainly, as seconds=5&debug=1"));
+    }
+    for pair in query.split('&').filter(|_| !query.is_empty()) {
+        let (name, value) = match pair.split_once('=') {
+            Some(pair) => pair,
+            None if pair.is_empty() => return refuse("the query has an empty parameter between two &".to_owned()),
+            None => return refuse(format!("the parameter {} has no value; write {0}=1", shown(pair))),
+        };
+        let parameter = match name {
+            "seconds" => Parameter::Seconds,
+            "debug" => Parameter::Debug,
+            "gc" => Parameter::Gc,
+            _ => return refuse(format!("unknown parameter {}; {}", shown(name), takes(profile))),
+        };
+        if !profile.takes(parameter) {
+            return refuse(format!("{} does not take {name}; {}", profile.name(), takes(profile)));
+        }
+        let given_before = match parameter {
+            Parameter::Seconds => route.seconds.replace(seconds(profile, value)?).is_some(),
+            Parameter::Debug => route.debug.replace(digit(name, value, 2)?).is_some(),
+            Parameter::Gc => route.gc.replace(digit(name, value, 1)?).is_some(),
+        };
+        if given_before {
+            return refuse(format!("{name} is given twice"));
+        }
+    }
+    if route.seconds.is_some() && route.debug.is_some_and(|debug| debug != 0) {
+        return refuse(
+            "seconds and debug cannot be asked for together; a difference over time has no text form".to_owned(),
+        );
+    }
+    over_cap(&route, caps).map_or(Ok(route), Err)
+}
+
+/// Refused, never clamped: whoever asks for an hour must know that they did not get it.
+fn over_cap(route: &Route, caps: &Caps) -> Option<Refusal> {
+    let (cap, name) = match route.profile {
+        Profile::Trace => (caps.trace_seconds, "gate.caps.traceSeconds"),
+        _ => (caps.cpu_seconds, "gate.caps.cpuSeconds"),
+    };
+    if route.duration_ms() <= u64::from(cap) * 1000 {
+        return None;
+    }
+    let sentence = match &route.seconds {
+        Some(seconds) => format!("seconds={} is over the cap of {cap} s ({name})", seconds.text),
+        None => format!(
+            "without seconds Go takes {} s, which is over the cap of {cap} s ({name}); ask with seconds={cap}",
+            route.duration_ms() / 1000
+        ),
+    };
+    Some(Refusal::new(Code::OverCap, sentence))
+}
+
+/// `seconds`: a positive decimal integer, for a trace also with a fraction, as Go's `ParseInt` and `ParseFloat` take them.
+fn seconds(profile: Profile, value: &str) -> Result<Seconds, Refusal> {
+    let expected = if profile == Profile::Trace {
+        "a positive decimal number, as 5 or 0.5"
+    } else {
+        "a positive decimal integer, as 5"
+    };
+    let refuse = || Refusal::new(Code::BadQuery, format!("seconds must be {expected}, not {}", shown(value)));
+    let (whole, fraction) = match value.split_once('.') {
+        Some((whole, fraction)) if profile == Profile::Trace && !fraction.is_empty() => (whole, fraction),
+        Some(_) => return Err(refuse()),
+        None => (value, ""),
+    };
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let padded = whole.len() > 1 && whole.starts_with('0');
+    if whole.is_empty() || padded || value.len() > SECONDS_CHARS_MAX || !digits(whole) || !digits(fraction) {
+        return Err(refuse());
+    }
+    // Rounded up to the millisecond, so that no fraction slips under the cap. At most eight digits: nothing overflows.
+    let scale = 10u64.pow(u32::try_from(fraction.len()).map_err(|_| refuse())?);
+    let parts = format!("{whole}{fraction}").parse::<u64>().map_err(|_| refuse())?;
+    let millis = (parts * 1000).div_ceil(scale);
+    if parts == 0 { Err(refuse()) } else { Ok(Seconds { text: value.to_owned(), millis }) }
+}
+
+fn digit(name: &str, value: &str, max: u8) -> Result<u8, Refusal> {
+    let read = match value.as_bytes() {
+        [b @ b'0'..=b'9'] => Some(b - b'0').filter(|digit| *digit <= max),
+        _ => None,
+    };
+    read.ok_or_else(|| {
+        let expected = if max == 1 { "0 or 1" } else { "0, 1 or 2" };
+        Refusal::new(Code::BadQuery, format!("{name} must be {expected}, not {}", shown(value)))
+    })
+}
+
+fn takes(profile: Profile) -> String {
+    let taken: Vec<_> = [(Parameter::Seconds, "seconds"), (Parameter::Debug, "debug"), (Parameter::Gc, "gc")]
+        .into_iter()
+        .filter_map(|(parameter, name)| profile.takes(parameter).then_some(name))
+        .collect();
+    if taken.is_empty() {
+        format!("{} takes no parameters", profile.name())
+    } else {
+        format!("{} takes {}", profile.name(), taken.join(", "))
+    }
+}
+
+/// Foreign text in a sentence: quoted, escaped and cut.
+fn shown(text: &str) -> String {
+    let start: String = text.chars().take(24).collect();
+    if start.len() < text.len() { format!("{start:?}…") } else { format!("{start:?}") }
+}
+
+#[cfg(test)]
+mod tests;

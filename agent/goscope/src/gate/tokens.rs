@@ -1,0 +1,256 @@
+//! The token files: read at the start, read again when they change, the last good set kept when they are broken.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::identity::TokenSet;
+use crate::config::walk::FILE_BYTES_MAX;
+use crate::token::file;
+
+/// Files that one pattern may name.
+const FILES_MAX: usize = 1000;
+
+/// The tokens of now. Readers take an [`Arc`] and are never in the way of a reload.
+#[derive(Debug)]
+pub struct TokenStore {
+    patterns: Vec<PathBuf>,
+    current: RwLock<Option<Arc<TokenSet>>>,
+    seen: Mutex<Option<Vec<Stamp>>>,
+    problem: RwLock<Option<String>>,
+}
+
+/// What a reload found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reload {
+    Unchanged,
+    /// This many tokens are known now.
+    Loaded(usize),
+    /// Every mistake; the earlier set stays.
+    Broken(String),
+}
+
+/// Tells whether a file is still the one that was read. Secrets are swapped by symbolic links, so the inode counts.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    path: PathBuf,
+    /// Inode, length and modification time; `None` where the file cannot be looked at.
+    identity: Option<(u64, u64, i64, i64)>,
+}
+
+impl TokenStore {
+    /// Reads the files for the first time; [`problem`](Self::problem) tells whether that worked. The last component of a pattern may hold `*`.
+    #[must_use]
+    pub fn open(patterns: Vec<PathBuf>) -> Self {
+        let store = Self { patterns, current: RwLock::new(None), seen: Mutex::new(None), problem: RwLock::new(None) };
+        store.reload();
+        store
+    }
+
+    /// The last good set; `None` if there never was one.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<TokenSet>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the files as they are now cannot be used.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.problem.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the files again if any of them changed, came or went.
+    pub fn reload(&self) -> Reload {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = list(&self.patterns);
+        let stamps = listed.as_ref().map(|paths| paths.iter().map(|path| Stamp::of(path)).collect::<Vec<_>>());
+        if let (Ok(now), Some(before)) = (&stamps, &*seen)
+            && now == before
+        {
+            return Reload::Unchanged;
+        }
+        let read = listed.as_ref().map_err(Clone::clone).and_then(|paths| read(paths));
+        // Taken before reading: a change while we read shows next time.
+        *seen = stamps.ok();
+        match read {
+            Ok(set) => {
+                let count = set.len();
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(set));
+                *self.problem.write().unwrap_or_else(PoisonError::into_inner) = None;
+                Reload::Loaded(count)
+            }
+            Err(problem) => {
+                *self.problem.write().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
+                Reload::Broken(problem)
+            }
+        }
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Self {
+        let identity = fs::metadata(path).ok().map(|meta| (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()));
+        Self { path: path.to_owned(), identity }
+    }
+}
+
+/// The files that the patterns name, each once, in order.
+fn list(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
+    let mut paths = Vec::new();
+    for pattern in patterns {
+        let name = pattern.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.contains('*') {
+            paths.push(pattern.clone());
+            continue;
+        }
+        let folder = match pattern.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            // A folder that is not there yet holds no tokens; one that cannot be read may hold some.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(format!("{}: {error}", folder.display())),
+        };
+        let mut found: Vec<PathBuf> = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| format!("{}: {error}", folder.display()))?;
+            if entry.file_name().to_str().is_some_and(|file| !file.starts_with('.') && matches(name, file)) {
+                found.push(entry.path());
+            }
+            if found.len() > FILES_MAX {
+                return Err(format!("{} names more than {FILES_MAX} files", pattern.display()));
+            }
+        }
+        found.sort_unstable();
+        paths.extend(found);
+    }
+    let mut once = Vec::new();
+    for path in paths {
+        if !once.contains(&path) {
+            once.push(path);
+        }
+    }
+    Ok(once)
+}
+
+fn read(paths: &[PathBuf]) -> Result<TokenSet, String> {
+    let mut problems = Vec::new();
+    let mut entries: Vec<file::Entry> = Vec::new();
+    for path in paths {
+        let shown = path.display();
+        let text = match fs::metadata(path) {
+            Ok(meta) if meta.len() > FILE_BYTES_MAX as u64 => {
+                Err(format!("{shown}: larger than {FILE_BYTES_MAX} bytes"))
+            }
+            Ok(_) => fs::read_to_string(path).map_err(|error| format!("{shown}: {error}")),
+            Err(error) => Err(format!("{shown}: {error}")),
+        };
+        match text.map(|text| file::parse(&text)) {
+            Ok(Ok(found)) => {
+                for entry in found {
+                    if entries.iter().any(|earlier| earlier.sha256 == entry.sha256) {
+                        problems.push(format!("{shown}: the token {} stands in two files", entry.name));
+                    }
+                    entries.push(entry);
+                }
+            }
+            Ok(Err(mistakes)) => problems.extend(mistakes.iter().map(|mistake| format!("{shown}: {mistake}"))),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(TokenSet::new(entries)) } else { Err(problems.join("; ")) }
+}
+
+/// Whether a file name matches a pattern in which `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let mut parts = parts.peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        let Some((_, after)) = rest.split_once(part) else { return false };
+        rest = after;
+    }
+    rest.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::Digest;
+    use crate::token::tier::TierSet;
+
+    fn document(name: &str) -> String {
+        file::document(&file::entry(name, Digest::of(name.as_bytes()), TierSet::ALL, &[], None))
+    }
+
+    #[test]
+    fn patterns() {
+        let cases = [
+            ("*.yaml", "a.yaml", true),
+            ("*.yaml", ".yaml", true),
+            ("*.yaml", "a.yaml~", false),
+            ("*", "x", true),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "ac", false),
+            ("a*", "ba", false),
+            ("*a", "ab", false),
+            ("**", "x", true),
+            ("a*a", "a", false),
+        ];
+        for (pattern, name, expected) in cases {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn changes_are_seen_and_a_broken_file_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let store = TokenStore::open(vec![path("*.yaml"), path("extra.yaml"), path("not/there/*.yaml")]);
+        assert!(store.problem().unwrap().contains("extra.yaml"), "a file that is named must be there");
+        assert!(store.current().is_none());
+
+        fs::write(path("extra.yaml"), document("a")).unwrap();
+        assert_eq!(store.reload(), Reload::Loaded(1), "named twice, read once");
+        assert_eq!(store.reload(), Reload::Unchanged);
+
+        fs::write(path("b.yaml"), document("b")).unwrap();
+        fs::write(path(".hidden.yaml"), "tokens: 5").unwrap();
+        assert_eq!(store.reload(), Reload::Loaded(2));
+
+        fs::write(path("b.yaml"), "tokens:\n  - name: b\n").unwrap();
+        let Reload::Broken(problem) = store.reload() else { panic!("broken") };
+        assert!(problem.ends_with("b.yaml: tokens[0].sha256: missing (line 2)"), "{problem}");
+        assert_eq!(store.current().unwrap().len(), 2);
+        assert_eq!(store.problem(), Some(problem));
+
+        fs::write(path("b.yaml"), document("a")).unwrap();
+        assert!(matches!(store.reload(), Reload::Broken(problem) if problem.contains("stands in two files")));
+        fs::remove_file(path("b.yaml")).unwrap();
+        assert_eq!(store.reload(), Reload::Loaded(1));
+        assert_eq!(store.problem(), None);
+    }
+
+    #[test]
+    fn a_swapped_link_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (version, token) in [("v1", "a"), ("v2", "b")] {
+            fs::create_dir(path(version)).unwrap();
+            fs::write(path(version).join("t.yaml"), document(token)).unwrap();
+        }
+        std::os::unix::fs::symlink("v1", path("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/t.yaml", path("t.yaml")).unwrap();
+        let store = TokenStore::open(vec![path("*.yaml")]);
+        std::os::unix::fs::symlink("v2", path("..new")).unwrap();
+        fs::rename(path("..new"), path("..data")).unwrap();
+        assert_eq!(store.reload(), Reload::Loaded(1));
+    }
+}

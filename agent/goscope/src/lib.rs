@@ -1,0 +1,19 @@
+//! The goscope binary's parts: everything that touches the world. `agent/ARCHITECTURE.md` is the map.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod gate;
+pub mod intake;
+pub mod launcher;
+pub mod metrics;
+pub mod model;
+pub mod notice;
+pub mod recorder;
+pub mod serve;
+pub mod spool;
+pub mod store;
+pub mod target;
+pub mod telemetry;
+pub mod token;
+pub mod version;

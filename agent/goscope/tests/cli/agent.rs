@@ -1,0 +1,86 @@
+//! The agent as a process: when it is ready, how it stops, and what does not keep it from recording.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::said;
+
+/// Only a failing test waits so long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// An address that nobody has, as far as anyone can know.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("an address")
+}
+
+fn command(debug: SocketAddr, metrics: SocketAddr) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_goscope"));
+    command.env("GOSCOPE_LISTEN_DEBUG", debug.to_string()).env("GOSCOPE_LISTEN_METRICS", metrics.to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What `/readyz` answers: status line and body; `None` as long as nobody listens.
+fn readyz(address: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+fn until_readyz_says(address: SocketAddr, wanted: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let said = readyz(address);
+        if said.as_ref().is_some_and(|said| said.ends_with(wanted)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{wanted:?}: {said:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn terminate(child: &Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it lives");
+}
+
+#[test]
+fn an_app_that_dies_while_the_addresses_are_taken_gets_its_report() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = [TcpListener::bind("127.0.0.1:0").expect("bound"), TcpListener::bind("127.0.0.1:0").expect("bound")];
+    let [debug, metrics] = taken.each_ref().map(|listener| listener.local_addr().expect("an address"));
+    let mut run = command(debug, metrics);
+    run.arg("run").arg("--data").arg(folder.path().join("data")).args(["--", "sh", "-c", "exit 3"]);
+    let (status, _, stderr) = said(run.output().expect("it runs"));
+    assert_eq!(status, Some(3));
+    assert!(stderr.contains("exit status 3, without a word of the Go runtime"), "{stderr}");
+}
+
+#[test]
+fn it_is_ready_when_the_store_is_open_and_the_tokens_are_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (debug, metrics) = (free_address(), free_address());
+    let config = folder.path().join("goscope.yaml");
+    let path = |name: &str| folder.path().join(name);
+    let text = format!(
+        "intake: {{ spool: {:?} }}\nstore: {{ path: {:?} }}\ngate: {{ tokens: {{ files: [{:?}] }} }}\n",
+        path("spool"),
+        path("data"),
+        path("tokens.yaml")
+    );
+    std::fs::write(&config, text).expect("written");
+    std::fs::write(path("data"), "in the way").expect("written");
+    let mut agent = command(debug, metrics);
+    let mut agent = agent.arg("agent").arg("--config").arg(&config).spawn().expect("it starts");
+    until_readyz_says(metrics, "\r\n\r\nwaiting for: recorder gate\n");
+    std::fs::write(path("tokens.yaml"), "tokens: []").expect("written");
+    until_readyz_says(metrics, "\r\n\r\nwaiting for: recorder\n");
+    std::fs::remove_file(path("data")).expect("removed");
+    until_readyz_says(metrics, "\r\n\r\nready\n");
+    terminate(&agent);
+    assert!(agent.wait().expect("it ended").success());
+}

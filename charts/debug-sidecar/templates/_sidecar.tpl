@@ -1,0 +1,210 @@
+{{/*
+What a service's chart includes, each with the service's own context:
+
+    spec.template.metadata.annotations      debug-sidecar.podAnnotations
+    spec.template.spec.initContainers       debug-sidecar.initContainers
+    spec.template.spec.containers           debug-sidecar.containers       only with sidecar.kind=container
+    spec.template.spec.volumes              debug-sidecar.volumes
+    the app's container, volumeMounts       debug-sidecar.volumeMounts     for the recorder and for sealed mode
+    the app's container, command            debug-sidecar.launcher         for the recorder: before the app's own words
+
+With enabled=false each renders to nothing.
+*/}}
+
+{{- define "debug-sidecar.podAnnotations" -}}
+{{- $own := include "debug-sidecar.own" . | fromJson -}}
+{{- if $own.values.enabled -}}
+goscope.dev/injected: {{ $own.appVersion | quote }}
+{{/* A changed configuration makes the Deployment start its pods again. */}}
+{{- printf "goscope.dev/config-checksum: %s" (include "debug-sidecar.config" . | sha256sum) }}
+{{- end -}}
+{{- end -}}
+
+{{- define "debug-sidecar.initContainers" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+{{- if $values.enabled -}}
+{{- include "debug-sidecar.check" . -}}
+{{- if eq $values.sidecar.kind "native" -}}
+{{- include "debug-sidecar.agent" (dict "context" . "env" (include "debug-sidecar.configFile" . | fromJsonArray)) }}
+{{ end -}}
+{{- include "debug-sidecar.install" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "debug-sidecar.containers" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+{{- if and $values.enabled (eq $values.sidecar.kind "container") -}}
+{{- include "debug-sidecar.agent" (dict "context" . "env" (include "debug-sidecar.configFile" . | fromJsonArray)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "debug-sidecar.volumes" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+{{- if $values.enabled -}}
+{{ include "debug-sidecar.commonVolumes" . }}
+- name: goscope-config
+  configMap:
+    name: {{ include "debug-sidecar.fullname" . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "debug-sidecar.volumeMounts" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+{{- if $values.enabled -}}
+- name: goscope-bin
+  mountPath: /var/lib/goscope/bin
+  readOnly: true
+- name: goscope-spool
+  mountPath: /var/lib/goscope/spool
+{{- if $values.sealed.enabled }}
+- name: goscope-run
+  mountPath: /run/goscope
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- define "debug-sidecar.launcher" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+{{- if $values.enabled -}}
+- /var/lib/goscope/bin/goscope
+- exec
+- --spool=/var/lib/goscope/spool
+- --spool-max={{ $values.spool.perRun }}
+- --
+{{- end -}}
+{{- end -}}
+
+{{- define "debug-sidecar.configFile" -}}
+{{- list (dict "name" "GOSCOPE_CONFIG" "value" "/etc/goscope/config/goscope.yaml") | toJson -}}
+{{- end -}}
+
+{{- define "debug-sidecar.securityContext" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+{{- $hardened := dict
+  "allowPrivilegeEscalation" false
+  "capabilities" (dict "drop" (list "ALL"))
+  "readOnlyRootFilesystem" true
+  "runAsNonRoot" true
+  "seccompProfile" (dict "type" "RuntimeDefault")
+-}}
+{{- toYaml (mergeOverwrite $hardened $values.sidecar.securityContext) -}}
+{{- end -}}
+
+{{/* The agent's container. Takes {context, env}: env says where its configuration is. */}}
+{{- define "debug-sidecar.agent" -}}
+{{- $context := .context -}}
+{{- $values := (include "debug-sidecar.own" $context | fromJson).values -}}
+{{- $isFile := eq (index .env 0).name "GOSCOPE_CONFIG" -}}
+- name: goscope
+  image: {{ include "debug-sidecar.image" $context | quote }}
+  imagePullPolicy: {{ $values.image.pullPolicy }}
+  args: [agent]
+  {{- if eq $values.sidecar.kind "native" }}
+  restartPolicy: Always
+  {{- end }}
+  env:
+    {{- range .env }}
+    - name: {{ .name }}
+      value: {{ .value | quote }}
+    {{- end }}
+    - name: GOSCOPE_LOG
+      value: {{ $values.logLevel | quote }}
+  ports:
+    - name: goscope-debug
+      containerPort: {{ int $values.ports.debug }}
+      protocol: TCP
+    - name: goscope-metrics
+      containerPort: {{ int $values.ports.metrics }}
+      protocol: TCP
+  # Only on itself. A startup or readiness probe would hold up the app, or take it out of its Service.
+  livenessProbe:
+    httpGet:
+      path: /livez
+      port: goscope-metrics
+    periodSeconds: 20
+    timeoutSeconds: 5
+    failureThreshold: 3
+  resources:
+    {{- toYaml $values.sidecar.resources | nindent 4 }}
+  securityContext:
+    {{- include "debug-sidecar.securityContext" $context | nindent 4 }}
+  volumeMounts:
+    - name: goscope-spool
+      mountPath: /var/lib/goscope/spool
+    - name: goscope-data
+      mountPath: /var/lib/goscope/data
+    - name: goscope-tokens
+      mountPath: /etc/goscope/tokens
+      readOnly: true
+    {{- if $isFile }}
+    - name: goscope-config
+      mountPath: /etc/goscope/config
+      readOnly: true
+    {{- end }}
+    {{- if $values.sealed.enabled }}
+    - name: goscope-run
+      mountPath: /run/goscope
+    {{- end }}
+{{- end -}}
+
+{{- define "debug-sidecar.install" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+{{- if eq $values.launcher.delivery "copy" -}}
+- name: goscope-install
+  image: {{ include "debug-sidecar.image" . | quote }}
+  imagePullPolicy: {{ $values.image.pullPolicy }}
+  args: [install, /var/lib/goscope/bin]
+  resources:
+    {{- toYaml $values.sidecar.resources | nindent 4 }}
+  securityContext:
+    {{- include "debug-sidecar.securityContext" . | nindent 4 }}
+  volumeMounts:
+    - name: goscope-bin
+      mountPath: /var/lib/goscope/bin
+{{- end -}}
+{{- end -}}
+
+{{- define "debug-sidecar.commonVolumes" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+- name: goscope-bin
+  {{- if eq $values.launcher.delivery "image" }}
+  image:
+    reference: {{ include "debug-sidecar.image" . | quote }}
+    pullPolicy: {{ $values.image.pullPolicy }}
+  {{- else }}
+  emptyDir:
+    sizeLimit: 64Mi
+  {{- end }}
+- name: goscope-spool
+  emptyDir:
+    sizeLimit: {{ $values.spool.sizeLimit }}
+- name: goscope-data
+  {{- if eq $values.data.type "existingClaim" }}
+  persistentVolumeClaim:
+    claimName: {{ $values.data.existingClaim }}
+  {{- else if eq $values.data.type "ephemeral" }}
+  ephemeral:
+    volumeClaimTemplate:
+      spec:
+        accessModes: {{ toJson $values.data.ephemeral.accessModes }}
+        {{- with $values.data.ephemeral.storageClassName }}
+        storageClassName: {{ . | quote }}
+        {{- end }}
+        resources:
+          requests:
+            storage: {{ $values.data.ephemeral.size }}
+  {{- else }}
+  emptyDir:
+    sizeLimit: {{ $values.data.sizeLimit }}
+  {{- end }}
+# Optional: a pod without it runs, and the gate refuses everybody until the Secret is there.
+- name: goscope-tokens
+  secret:
+    secretName: {{ $values.tokens.secret }}
+    optional: true
+{{- if $values.sealed.enabled }}
+- name: goscope-run
+  emptyDir:
+    sizeLimit: 1Mi
+{{- end }}
+{{- end -}}

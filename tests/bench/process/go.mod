@@ -1,0 +1,3 @@
+module goscope.dev/bench/process
+
+go 1.21

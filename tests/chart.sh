@@ -1,0 +1,232 @@
+# The chart: rendered by Helm 3 and Helm 4, compared with what is expected, never installed. Sourced by tests/run.sh, which has built goscope.
+#
+# CHART_WRITE=1 writes tests/chart/golden and deploy/manifests again instead of comparing them.
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # cache and GOSCOPE_BIN are the caller's
+
+helm_releases=(3.22.0 4.3.1)
+# What the charts are rendered for; a helm that was not built by its Makefile would say 1.20.
+kubernetes=1.36.0
+# What a cluster serves besides, where that is what a check is about.
+served=()
+
+# need_helm: each release, kept outside the tree by version.
+need_helm() {
+    local release folder
+    for release in "${helm_releases[@]}"; do
+        folder=$cache/tools/helm-$release
+        if [ ! -x "$folder/helm" ]; then
+            say "building Helm $release"
+            mkdir -p "$folder"
+            GOBIN=$folder CGO_ENABLED=0 go install -trimpath -ldflags "-s -w" "helm.sh/helm/v${release%%.*}/cmd/helm@v$release"
+        fi
+    done
+}
+
+# with_helm RELEASE ARGUMENT…
+with_helm() {
+    local release=$1
+    shift
+    HELM_CONFIG_HOME=$chart_work/helm/config HELM_DATA_HOME=$chart_work/helm/data HELM_CACHE_HOME=$chart_work/helm/cache \
+        "$cache/tools/helm-$release/helm" "$@"
+}
+
+chart_failures=0
+fails() {
+    say "FAILED: $*"
+    chart_failures=$((chart_failures + 1))
+}
+
+# render RELEASE NAME CHART VALUE…: without empty lines, of which the two Helms leave different numbers.
+render() {
+    local release=$1 name=$2 chart=$3 value sets=()
+    shift 3
+    for value in "$@"; do sets+=(--set-json "$value"); done
+    with_helm "$release" template "$name" "$chart" --namespace shop --kube-version "$kubernetes" "${served[@]/#/--api-versions=}" "${sets[@]}" | sed '/^[[:space:]]*$/d'
+}
+
+# same EXPECTED ACTUAL: or written again.
+same() {
+    if [ -n "${CHART_WRITE:-}" ]; then
+        cp "$2" "$1"
+    elif ! diff -u "$1" "$2" >&2; then
+        fails "$1 is not what the chart renders; CHART_WRITE=1 tests/run.sh chart writes it again"
+    fi
+}
+
+# golden NAME RELEASE-NAME CHART VALUE…: both Helms, twice, the same as the file.
+golden() {
+    local name=$1 release
+    shift
+    for release in "${helm_releases[@]}"; do
+        render "$release" "$@" >"$chart_work/$name.$release" || fails "$name: Helm $release does not render it"
+    done
+    render "${helm_releases[0]}" "$@" >"$chart_work/$name.again"
+    cmp -s "$chart_work/$name.again" "$chart_work/$name.${helm_releases[0]}" || fails "$name: rendered twice it is not the same"
+    cmp -s "$chart_work/$name.${helm_releases[0]}" "$chart_work/$name.${helm_releases[1]}" || fails "$name: the two Helms differ"
+    same "tests/chart/golden/$name.yaml" "$chart_work/$name.${helm_releases[0]}"
+}
+
+# refused PART CHART VALUE…: the message of either Helm holds PART, which names the value.
+refused() {
+    local part=$1 chart=$2 release
+    shift 2
+    for release in "${helm_releases[@]}"; do
+        if render "$release" x "$chart" "$@" >"$chart_work/refused" 2>&1; then
+            fails "Helm $release accepts $*"
+        elif ! tr '\n' ' ' <"$chart_work/refused" | grep -F -- "$part" >/dev/null; then
+            fails "Helm $release on $*: $(cat "$chart_work/refused")"
+        fi
+    done
+}
+
+# config_accepted NAME: the agent's configuration in a golden file.
+config_accepted() {
+    sed -n '/^  goscope.yaml: |/,/^---/{/goscope.yaml/d;/^---/d;s/^    //;p}' "tests/chart/golden/$1.yaml" >"$chart_work/goscope.yaml"
+    [ -s "$chart_work/goscope.yaml" ] || fails "$1 has no configuration"
+    "$GOSCOPE_BIN" config check "$chart_work/goscope.yaml" || fails "$1: goscope refuses its configuration"
+}
+
+# environment_accepted NAME: the same as environment variables, as injected pods get it, gives the same as the file.
+environment_accepted() {
+    local variables
+    mapfile -t variables < <(grep -o '"GOSCOPE_[A-Z_]*"), "value": dyn("[^"]*")' "tests/chart/golden/$1.yaml" | grep -v GOSCOPE_CONFIG |
+        sed 's/"\(GOSCOPE_[A-Z_]*\)"), "value": dyn("\([^"]*\)")/\1=\2/')
+    [ ${#variables[@]} -gt 3 ] || fails "$1 has no environment"
+    env "${variables[@]}" "$GOSCOPE_BIN" config show >"$chart_work/by-environment" || fails "$1: goscope refuses its environment"
+    "$GOSCOPE_BIN" config show "$chart_work/goscope.yaml" | diff -u "$chart_work/by-environment" - >&2 || fails "$1: environment and file differ"
+}
+
+# Every command of the documentation that needs no cluster, and every block of values, as they stand there.
+test_documents() {
+    local shop=$1 line name document block
+    local release=${helm_releases[1]}
+    mkdir -p "$chart_work/reader/bin"
+    ln -s "$GOSCOPE_BIN" "$chart_work/reader/bin/goscope"
+    for document in deploy/docs/*.md; do
+        name=${document##*/}
+        while read -r line; do
+            case $line in
+            "goscope token new"*)
+                (cd "$chart_work/reader" && rm -f tokens.yaml && PATH=$PWD/bin:$PATH sh -ec "$line" >token && grep -q '^gsc_' token && grep -q sha256 tokens.yaml) 2>"$chart_work/out" ||
+                    fails "$name: $line: $(cat "$chart_work/out")"
+                ;;
+            "helm dependency update") ;; # was run, by test_chart
+            "helm upgrade "*)
+                # Rendered instead of installed.
+                line=$(sed -e 's/^helm upgrade\( --install\)\?/template/' -e 's/ --create-namespace//' -e "s| \. | $shop |" <<<"$line")
+                # shellcheck disable=SC2086 # words
+                with_helm "$release" $line --kube-version "$kubernetes" >"$chart_work/out" 2>&1 || fails "$name: helm $line: $(cat "$chart_work/out")"
+                ;;
+            "helm test "* | "helm uninstall "*) ;; # need a cluster, and are among its tests
+            helm* | goscope*) fails "$name: nobody tests \"$line\"" ;;
+            esac
+        done < <(grep -oE '^    (goscope|helm) .*' "$document" | sed 's/^ *//')
+        # Blocks of values begin with our name.
+        rm -f "$chart_work"/block.*
+        awk -v out="$chart_work/block." '/^    debug-sidecar:$/ {n++; on = 1} on && !/^    / {on = 0} on {print substr($0, 5) > (out n)}' "$document"
+        for block in "$chart_work"/block.*; do
+            [ -e "$block" ] || continue
+            with_helm "$release" template shop "$shop" --kube-version "$kubernetes" --values "$block" >"$chart_work/out" 2>&1 || fails "$name: $(cat "$block" "$chart_work/out")"
+        done
+    done
+    # The template lines of the documentation stand in the example, letter by letter but for the indentation of the line itself.
+    while read -r line; do
+        grep -qF -- "$line" deploy/examples/shop/templates/deployment.yaml || fails "install.md: the example has no line $line"
+    done < <(grep -oE '\{\{- include .*\}\}' deploy/docs/install.md)
+    # What the documentation quotes of goscope.dev/missing is what the policy says, up to the … of the quotation.
+    while read -r line; do
+        grep -qF -- "$line" charts/debug-sidecar/templates/policy.yaml || fails "troubleshooting.md: the policy never says \"$line\""
+    done < <(grep -oE 'goscope\.dev/missing: launcher: [^|]*`' deploy/docs/troubleshooting.md | sed -E 's/^.*launcher: //; s/.$//; s/ …$//; s/^.* … //')
+}
+
+test_chart() {
+    local release shop tuned own chart name part value
+    chart_work=$(mktemp -d)
+    # shellcheck disable=SC2064 # the folder of now
+    trap "rm -rf '$chart_work'" EXIT
+    own=charts/debug-sidecar
+    mkdir -p tests/chart/golden deploy/manifests
+
+    # The example with its dependency, by the command that its users type.
+    mkdir -p "$chart_work/deploy/examples" "$chart_work/charts"
+    cp -r deploy/examples/shop "$chart_work/deploy/examples/"
+    cp -r "$own" "$chart_work/charts/"
+    shop=$chart_work/deploy/examples/shop
+    with_helm "${helm_releases[0]}" dependency update "$shop" >"$chart_work/out" 2>&1 || fails "dependency: $(cat "$chart_work/out")"
+
+    for release in "${helm_releases[@]}"; do
+        for chart in "$own" "$shop"; do
+            with_helm "$release" lint --strict --kube-version "$kubernetes" "$chart" >"$chart_work/out" 2>&1 || fails "Helm $release: $(cat "$chart_work/out")"
+        done
+    done
+
+    tuned='{"gate":{"allow":["127.0.0.0/8","!10.0.0.0/8"],"limits":{"perSource":{"rate":"30/m","burst":1000000},"perIdentity":{"dryRun":true}},"caps":{"cpuSeconds":120}},"store":{"maxBytes":"512MiB","maxAge":"7d","reserveBytes":"32MiB"}}'
+    golden subchart-on shop "$shop"
+    golden subchart-off shop "$shop" 'debug-sidecar.enabled=false'
+    golden subchart-sealed shop "$shop" 'debug-sidecar.sealed.enabled=true' 'debugAddress="unix:///run/goscope/debug.sock"'
+    golden subchart-claim shop "$shop" 'debug-sidecar.data={"type":"existingClaim","existingClaim":"evidence"}'
+    golden subchart-container shop "$shop" 'debug-sidecar.sidecar.kind="container"' 'debug-sidecar.launcher.delivery="image"'
+    golden subchart-all shop "$shop" 'debug-sidecar.podMonitor.enabled=true' 'debug-sidecar.networkPolicy={"enabled":true,"appPorts":[8080,{"port":53,"protocol":"UDP"}]}' \
+        'debug-sidecar.data.type="ephemeral"' "debug-sidecar.config=$tuned" 'debug-sidecar.ports={"debug":7061,"metrics":7464}' 'debug-sidecar.target="localhost:7070"'
+    golden injection goscope "$own"
+    golden injection-tuned goscope "$own" "config=$tuned" 'ports={"debug":7061,"metrics":7464}' 'target="localhost:7070"' 'data={"type":"ephemeral"}' \
+        'podMonitor.enabled=true' 'injection.failurePolicy="Fail"' 'launcher.delivery="image"'
+    golden injection-off goscope "$own" enabled=false
+    [ ! -s tests/chart/golden/injection-off.yaml ] || fails "switched off, the chart renders something"
+    ! grep -q goscope tests/chart/golden/subchart-off.yaml || fails "switched off, something of goscope is left in the service"
+
+    # For people without Helm.
+    for name in injection shop; do
+        chart=$own && [ "$name" = injection ] || chart=$shop
+        {
+            echo "# Generated from the chart debug-sidecar; CHART_WRITE=1 tests/run.sh chart writes it again."
+            with_helm "${helm_releases[1]}" template "${name/injection/goscope}" "$chart" --kube-version "$kubernetes" --skip-tests |
+                sed -e '/^[[:space:]]*$/d' -e '/^# Source: /d' -e 's|managed-by: Helm|managed-by: kubectl|'
+        } >"$chart_work/manifest"
+        same "deploy/manifests/$name.yaml" "$chart_work/manifest"
+    done
+
+    for name in subchart-on subchart-sealed subchart-claim subchart-container subchart-all; do config_accepted "$name"; done
+    environment_accepted injection-tuned
+
+    # A value that is wrong is named.
+    while IFS='|' read -r part value; do
+        refused "$part" "$own" "$value"
+    done <tests/chart/refused.txt
+    refused "data.existingClaim must name" "$own" 'data.type="existingClaim"'
+    refused "ports.debug and ports.metrics must differ" "$own" 'ports.debug=9464'
+    refused "at least four times spool.perRun" "$own" 'spool.perRun="256MiB"'
+    refused "at least twice config.store.maxBytes" "$own" 'config.store.maxBytes="1GiB"'
+    refused "would know neither the pods nor their ports" "$own" 'networkPolicy.enabled=true'
+    refused "networkPolicy.appPorts must list" "$shop" 'debug-sidecar.networkPolicy.enabled=true'
+    refused "adds a native sidecar only" "$own" 'sidecar.kind="container"'
+    kubernetes=1.28.0 refused "set sidecar.kind=container" "$shop" enabled=true
+    kubernetes=1.32.0 refused "set launcher.delivery=copy" "$shop" 'debug-sidecar.launcher.delivery="image"'
+
+    # Injection takes the version that the cluster serves, and says so where it serves none.
+    served=(admissionregistration.k8s.io/v1/ValidatingWebhookConfiguration)
+    refused "does not serve MutatingAdmissionPolicy" "$own" enabled=true
+    served+=(admissionregistration.k8s.io/v1beta1/MutatingAdmissionPolicy)
+    for release in "${helm_releases[@]}"; do
+        render "$release" goscope "$own" enabled=true >"$chart_work/beta"
+        [ "$(grep -c 'admissionregistration.k8s.io/v1beta1$' "$chart_work/beta")" = 2 ] || fails "Helm $release: not v1beta1"
+        sed 's|k8s.io/v1beta1$|k8s.io/v1|' "$chart_work/beta" | cmp -s - tests/chart/golden/injection.yaml || fails "Helm $release: v1beta1 differs in more than its name"
+    done
+    served=()
+
+    test_documents "$shop"
+
+    # Under an alias the templates find their values too.
+    sed -i 's|^    version: 0.1.0|&\n    alias: recorder|' "$shop/Chart.yaml"
+    rm -rf "$shop/charts" "$shop/Chart.lock"
+    with_helm "${helm_releases[0]}" dependency update "$shop" >"$chart_work/out" 2>&1 || fails "alias: $(cat "$chart_work/out")"
+    for release in "${helm_releases[@]}"; do
+        if ! render "$release" shop "$shop" 'recorder.logLevel="trace"' >"$chart_work/out" 2>&1 || ! grep -q 'value: "trace"' "$chart_work/out"; then
+            fails "Helm $release, alias: $(cat "$chart_work/out")"
+        fi
+    done
+
+    [ "$chart_failures" = 0 ] || die "$chart_failures checks of the chart failed"
+    say "the chart renders as expected with Helm ${helm_releases[*]}"
+}

@@ -1,0 +1,304 @@
+//! Injection by the chart installed by itself: what the policy makes of pods, and pods that run with what it made.
+
+use anyhow::{Context, ensure};
+use goscope_e2e::cluster::namespace::Namespace;
+use goscope_e2e::cluster::node;
+use goscope_e2e::process::run;
+use goscope_e2e::wait;
+use serde_json::{Value, json};
+
+use crate::chart;
+use crate::helm::Helm;
+use crate::pod::raise;
+use crate::tunnel::Tunnel;
+
+/// The release, uninstalled when dropped. One for the whole cluster, so one test that does everything in turn.
+struct Policy<'a> {
+    helm: &'a Helm,
+    namespace: &'a Namespace,
+}
+
+impl<'a> Policy<'a> {
+    fn install(helm: &'a Helm, namespace: &'a Namespace) -> anyhow::Result<Self> {
+        let own = helm.own();
+        // Fail: with Ignore a mistake in an expression would be silent.
+        helm.succeed(
+            &[
+                &["install", "goscope", &own, "--namespace", &namespace.name, "--set", "injection.failurePolicy=Fail"]
+                    [..],
+                &["--set", "image.repository=localhost/goscope", "--set", "image.tag=test"],
+            ]
+            .concat(),
+        )?;
+        Ok(Self { helm, namespace })
+    }
+}
+
+impl Drop for Policy<'_> {
+    fn drop(&mut self) {
+        drop(self.helm.run(&["uninstall", "goscope", "--namespace", &self.namespace.name]));
+    }
+}
+
+/// A pod that nothing is wrong with.
+fn plain() -> Value {
+    let hardened =
+        json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true});
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "plain", "labels": {"app.kubernetes.io/name": "shop"}},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "terminationGracePeriodSeconds": 5,
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "shop", "image": "localhost/shop:test", "command": ["/shop"],
+                "args": ["-listen", "0.0.0.0:8080", "-debug", "127.0.0.1:6060"],
+                "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
+                "securityContext": hardened,
+            }],
+        },
+    })
+}
+
+/// What the API server would make of it, injection included.
+fn dry_run(namespace: &Namespace, pod: &Value) -> anyhow::Result<Value> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("pod.json");
+    std::fs::write(&file, pod.to_string())?;
+    let file = file.display().to_string();
+    let said = namespace.kubectl(&["create", "--dry-run=server", "--output=json", "--filename", &file])?;
+    Ok(serde_json::from_str(&said)?)
+}
+
+fn annotation<'a>(pod: &'a Value, name: &str) -> &'a str {
+    pod["metadata"]["annotations"][format!("goscope.dev/{name}")].as_str().unwrap_or_default()
+}
+
+fn has_agent(pod: &Value) -> bool {
+    pod["spec"]["initContainers"][0]["name"] == "goscope"
+}
+
+/// The first word of a container's command.
+fn first_word(pod: &Value, container: usize) -> &str {
+    pod["spec"]["containers"][container]["command"][0].as_str().unwrap_or_default()
+}
+
+const LAUNCHER: &str = "/var/lib/goscope/bin/goscope";
+
+#[test]
+fn what_is_asked_for_and_nothing_else() -> anyhow::Result<()> {
+    let helm = Helm::newest()?;
+    let labelled = Namespace::create("injected")?;
+    let unlabelled = Namespace::create("not-injected")?;
+    let policy = Policy::install(&helm, &unlabelled)?;
+    node::succeed(node::kubectl(&["label", "namespace", &labelled.name, "goscope.dev/inject=enabled"]))?;
+    wait::until("the policy is in force", || dry_run(&labelled, &plain()).ok().filter(has_agent))?;
+
+    decisions(&labelled, &unlabelled)?;
+    helm.succeed(&["test", "goscope", "--namespace", &unlabelled.name, "--timeout", "2m"])?;
+    deployment(&labelled)?;
+    cron_job(&labelled)?;
+    without_command(&labelled)?;
+    without_configuration(&labelled)?;
+    drop(policy);
+    Ok(())
+}
+
+fn decisions(labelled: &Namespace, unlabelled: &Namespace) -> anyhow::Result<()> {
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut pod = plain();
+        change(&mut pod);
+        pod
+    };
+    let annotated = |name: &str, value: &str| {
+        changed(&|pod| pod["metadata"]["annotations"][format!("goscope.dev/{name}")] = value.into())
+    };
+
+    let pod = dry_run(labelled, &plain())?;
+    ensure!(first_word(&pod, 0) == LAUNCHER && annotation(&pod, "missing").is_empty(), "{pod}");
+    ensure!(annotation(&pod, "injected") == env!("CARGO_PKG_VERSION"), "{pod}");
+    ensure!(
+        pod["spec"]["containers"][0]["command"].as_array().is_some_and(|c| c.last() == Some(&"/shop".into())),
+        "{pod}"
+    );
+    ensure!(pod["spec"]["initContainers"][0]["securityContext"]["runAsUser"] == 10001, "{pod}");
+    ensure!(pod["spec"]["securityContext"]["fsGroup"].is_null(), "{pod}");
+
+    // Applied twice it changes nothing.
+    let mut again = pod.clone();
+    again["metadata"] = json!({"name": "again", "annotations": pod["metadata"]["annotations"]});
+    ensure!(dry_run(labelled, &again)?["spec"] == pod["spec"], "a second application changes the pod");
+
+    // Neither label nor annotation; the annotation wins over the label both ways.
+    let untouched = dry_run(unlabelled, &plain())?;
+    ensure!(!untouched["spec"].to_string().contains("goscope"), "{untouched}");
+    ensure!(untouched["metadata"]["annotations"].is_null(), "{untouched}");
+    ensure!(has_agent(&dry_run(unlabelled, &annotated("inject", "enabled"))?));
+    ensure!(!has_agent(&dry_run(labelled, &annotated("inject", "disabled"))?));
+
+    // The app's container among several: by our annotation, else by kubectl's, else the first.
+    let two = |pod: &mut Value| {
+        let mut proxy = pod["spec"]["containers"][0].clone();
+        proxy["name"] = "proxy".into();
+        if let Some(containers) = pod["spec"]["containers"].as_array_mut() {
+            containers.insert(0, proxy);
+        }
+    };
+    for (name, value, expected) in [
+        ("unused", "", [true, false]),
+        ("goscope.dev/container", "shop", [false, true]),
+        ("kubectl.kubernetes.io/default-container", "shop", [false, true]),
+        ("goscope.dev/container", "nobody", [false, false]),
+    ] {
+        let pod = dry_run(
+            labelled,
+            &changed(&|pod| {
+                two(pod);
+                pod["metadata"]["annotations"][name] = value.into();
+            }),
+        )?;
+        ensure!(
+            [first_word(&pod, 0) == LAUNCHER, first_word(&pod, 1) == LAUNCHER] == expected,
+            "{name}={value}: {pod}"
+        );
+        ensure!(annotation(&pod, "missing").contains("no container nobody") == (value == "nobody"), "{pod}");
+    }
+
+    // Users: stated in the pod, in the container, by fsGroup, nowhere, nowhere but with a volume of its own.
+    let user = |context: Value, claim: bool| {
+        dry_run(
+            labelled,
+            &changed(&|pod| {
+                pod["spec"]["securityContext"] = context.clone();
+                pod["spec"]["securityContext"]["runAsNonRoot"] = true.into();
+                pod["spec"]["securityContext"]["seccompProfile"] = json!({"type": "RuntimeDefault"});
+                if claim {
+                    pod["spec"]["volumes"] =
+                        json!([{"name": "own", "persistentVolumeClaim": {"claimName": "goscope-data"}}]);
+                }
+            }),
+        )
+    };
+    let grouped = user(json!({"fsGroup": 5}), true)?;
+    ensure!(first_word(&grouped, 0) == LAUNCHER && grouped["spec"]["securityContext"]["fsGroup"] == 5, "{grouped}");
+    let unknown = user(json!({}), false)?;
+    ensure!(first_word(&unknown, 0) == LAUNCHER && unknown["spec"]["securityContext"]["fsGroup"] == 65532, "{unknown}");
+    let owning = user(json!({}), true)?;
+    ensure!(has_agent(&owning) && first_word(&owning, 0) == "/shop", "{owning}");
+    ensure!(annotation(&owning, "missing").contains("neither runAsUser nor fsGroup"), "{owning}");
+    ensure!(owning["spec"]["securityContext"]["fsGroup"].is_null(), "{owning}");
+
+    // Another target, and one that is none.
+    let aimed = dry_run(labelled, &annotated("target", "localhost:7070"))?;
+    ensure!(aimed["spec"]["initContainers"][0]["args"] == json!(["agent", "--target", "localhost:7070"]), "{aimed}");
+    let astray = dry_run(labelled, &annotated("target", "shop.example:80"))?;
+    ensure!(astray["spec"]["initContainers"][0]["args"] == json!(["agent"]), "{astray}");
+    ensure!(annotation(&astray, "missing").starts_with("target: shop.example:80 is not"), "{astray}");
+
+    // Pods that bring their own goscope, by the service's chart.
+    let own = changed(&|pod| {
+        let mut agent = pod["spec"]["containers"][0].clone();
+        agent["name"] = "goscope".into();
+        agent["restartPolicy"] = "Always".into();
+        pod["spec"]["initContainers"] = json!([agent]);
+    });
+    ensure!(first_word(&dry_run(labelled, &own)?, 0) == "/shop");
+    Ok(())
+}
+
+/// A Deployment gets it, records, and is without a trace of it when the label is gone.
+fn deployment(namespace: &Namespace) -> anyhow::Result<()> {
+    let template = |mut pod: Value| {
+        pod["metadata"] = json!({"labels": pod["metadata"]["labels"], "namespace": namespace.name});
+        pod
+    };
+    let pod = template(plain());
+    namespace.apply(
+        &json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop", "namespace": namespace.name},
+            "spec": {
+                "selector": {"matchLabels": {"app.kubernetes.io/name": "shop"}},
+                "template": {"metadata": {"labels": {"app.kubernetes.io/name": "shop"}}, "spec": pod["spec"]},
+            },
+        })
+        .to_string(),
+    )?;
+    let injected = chart::pod(namespace)?;
+    let name = injected["metadata"]["name"].as_str().context("no name")?;
+    let address = namespace.await_ready(name)?;
+    {
+        let tunnel = Tunnel::open(namespace, name)?;
+        ensure!(tunnel.status(&namespace.token, "heap", 1)? == ["200"]);
+    }
+    raise(&address, "nil")?;
+    wait::until("the incident is recorded", || namespace.agent_log(name).contains("panic").then_some(()))
+        .with_context(|| namespace.agent_log(name))?;
+
+    node::succeed(node::kubectl(&["label", "namespace", &namespace.name, "goscope.dev/inject-"]))?;
+    namespace.kubectl(&["rollout", "restart", "deployment/shop"])?;
+    namespace.kubectl(&["rollout", "status", "deployment/shop", "--timeout=60s"])?;
+    let bare = chart::pod(namespace)?;
+    ensure!(!bare["spec"].to_string().contains("goscope"), "{bare}");
+    ensure!(annotation(&bare, "injected").is_empty(), "{bare}");
+    namespace.kubectl(&["delete", "deployment", "shop", "--wait=false"])?;
+    node::succeed(node::kubectl(&["label", "namespace", &namespace.name, "goscope.dev/inject=enabled"]))?;
+    Ok(())
+}
+
+/// A CronJob's pods are injected and complete.
+fn cron_job(namespace: &Namespace) -> anyhow::Result<()> {
+    let mut spec = plain()["spec"].clone();
+    spec["restartPolicy"] = "Never".into();
+    spec["containers"][0]["args"] = json!(["-noise", "lines:5"]);
+    if let Some(container) = spec["containers"][0].as_object_mut() {
+        container.remove("readinessProbe");
+    }
+    namespace.apply(
+        &json!({
+            "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "tally", "namespace": namespace.name},
+            "spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": {"spec": spec}}}},
+        })
+        .to_string(),
+    )?;
+    namespace.kubectl(&["create", "job", "tally-now", "--from=cronjob/tally"])?;
+    namespace
+        .kubectl(&["wait", "--for=condition=complete", "job/tally-now", "--timeout=90s"])
+        .with_context(|| namespace.kubectl(&["describe", "pods"]).unwrap_or_default())?;
+    let listed: Value =
+        serde_json::from_str(&namespace.kubectl(&["get", "pods", "-l", "job-name=tally-now", "-o", "json"])?)?;
+    let pod = &listed["items"][0];
+    ensure!(has_agent(pod) && first_word(pod, 0) == LAUNCHER && pod["status"]["phase"] == "Succeeded", "{pod}");
+    Ok(())
+}
+
+/// An image's own command cannot be preceded: the gate works, and the pod says what is missing.
+fn without_command(namespace: &Namespace) -> anyhow::Result<()> {
+    let mut pod = plain();
+    pod["metadata"]["name"] = "no-command".into();
+    pod["metadata"]["namespace"] = namespace.name.as_str().into();
+    if let Some(container) = pod["spec"]["containers"][0].as_object_mut() {
+        container.remove("command");
+    }
+    namespace.apply(&pod.to_string())?;
+    namespace.await_ready("no-command")?;
+    let pod = namespace.object("pod", "no-command")?;
+    ensure!(annotation(&pod, "missing").starts_with("launcher: container shop states no command"), "{pod}");
+    let tunnel = Tunnel::open(namespace, "no-command")?;
+    ensure!(tunnel.status(&namespace.token, "heap", 1)? == ["200"]);
+    Ok(())
+}
+
+/// A pod that names a ConfigMap which is not there runs all the same, and is ready.
+fn without_configuration(namespace: &Namespace) -> anyhow::Result<()> {
+    let mut pod = plain();
+    pod["metadata"] =
+        json!({"name": "no-config", "namespace": namespace.name, "annotations": {"goscope.dev/config": "nowhere"}});
+    namespace.apply(&pod.to_string())?;
+    namespace.await_pod("no-config", "the app runs", |pod| {
+        (pod["status"]["containerStatuses"][0]["ready"] == true).then_some(())
+    })?;
+    let described = run(&mut namespace.command(&["logs", "no-config", "--container=goscope"]))?;
+    println!("an agent without its configuration: {}", described.out());
+    Ok(())
+}

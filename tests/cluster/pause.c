@@ -1,0 +1,18 @@
+/* The sandbox of a pod: holds its namespaces, reaps what is left to it, ends when told to. */
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void stop(int signal) { _exit(0); }
+static void reap(int signal) {
+    while (waitpid(-1, 0, WNOHANG) > 0)
+        ;
+}
+
+int main(void) {
+    signal(SIGTERM, stop);
+    signal(SIGINT, stop);
+    signal(SIGCHLD, reap);
+    for (;;)
+        pause();
+}

@@ -1,0 +1,113 @@
+//! The node: commands for it and on its network, and what its processes look like from here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use rustix::process::{Signal, kill_process};
+
+use crate::process::{Outcome, command_line, pid, run};
+
+/// `kubectl` as administrator.
+#[must_use]
+pub fn kubectl(args: &[&str]) -> Command {
+    script("kubectl", args)
+}
+
+/// A command in the node's network.
+#[must_use]
+pub fn net(args: &[&str]) -> Command {
+    script("net", args)
+}
+
+/// Imports an OCI archive.
+///
+/// # Errors
+/// containerd refused it.
+pub fn load(archive: &Path) -> anyhow::Result<()> {
+    succeed(script("load", &[&archive.display().to_string()])).map(drop)
+}
+
+/// Runs a command that must end with status 0, and returns its standard output.
+///
+/// # Errors
+/// It did not; its messages are in the error.
+pub fn succeed(mut command: Command) -> anyhow::Result<String> {
+    let outcome = run(&mut command)?;
+    ensure!(outcome.code() == Some(0), "{:?}: {}{}", command.get_args(), outcome.out(), outcome.err());
+    Ok(outcome.out())
+}
+
+/// `curl` in the node's network, without proxies and configuration files.
+///
+/// # Errors
+/// It cannot be started. A refusal by the other side is none.
+pub fn curl(args: &[&str]) -> anyhow::Result<Outcome> {
+    run(&mut net(&[&["curl", "-q", "-sS", "--noproxy", "*"], args].concat()))
+}
+
+/// A process of a container, by its pod and its first word, as seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerProcess(u32);
+
+impl ContainerProcess {
+    /// The only such process.
+    ///
+    /// # Errors
+    /// There is none, or several.
+    pub fn find(pod: &str, words: &[&str]) -> anyhow::Result<Self> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(id) = name.to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+            if command_line(id).iter().map(String::as_str).take(words.len()).eq(words.iter().copied())
+                && fs::read(format!("/proc/{id}/environ")).is_ok_and(|all| is_of(&all, pod))
+            {
+                found.push(id);
+            }
+        }
+        ensure!(found.len() == 1, "{} processes {words:?} of pod {pod}", found.len());
+        Ok(Self(found[0]))
+    }
+
+    /// Sends a signal from outside the pod, as the kernel and the kubelet do.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn signal(self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(pid(self.0)?, signal)?)
+    }
+
+    /// Resident memory, in KiB.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn resident_kib(self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+}
+
+/// Whether the kernel kills a container as a whole when its memory is used up, which the kubelet asks for on cgroup v2 only.
+#[must_use]
+pub fn kills_whole_containers() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+fn is_of(environment: &[u8], pod: &str) -> bool {
+    environment.split(|b| *b == 0).any(|variable| variable.strip_prefix(b"HOSTNAME=") == Some(pod.as_bytes()))
+}
+
+fn script(verb: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(folder().join("node.sh"));
+    command.arg(verb).args(args);
+    command
+}
+
+/// `tests/cluster`.
+#[must_use]
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
+}

@@ -1,0 +1,8 @@
+//go:build !cgo
+// +build !cgo
+
+package fault
+
+const haveCgo = false
+
+func cgoSegv() {}
