@@ -18,8 +18,11 @@ impl Terminal {
     fn start(setup: &Setup, stdout: Option<&str>) -> anyhow::Result<Self> {
         let (place, command) = setup.prepare(true)?;
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        let mut line =
-            words.map(|w| format!("'{}'", w.to_string_lossy().replace('\'', "'\\''"))).collect::<Vec<_>>().join(" ");
+        // `exec`: a shell that stayed would get the terminal's signals too, and die of them.
+        let mut line = "exec".to_owned();
+        for word in words {
+            line.push_str(&format!(" '{}'", word.to_string_lossy().replace('\'', "'\\''")));
+        }
         if let Some(file) = stdout {
             line.push_str(&format!(" > '{}'", place.folder().join(file).display()));
         }
