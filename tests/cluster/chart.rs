@@ -29,11 +29,16 @@ fn with_values<'a>(verb: &[&'a str], chart: &'a str, namespace: &'a Namespace, f
     args
 }
 
-/// The only pod of the shop that is not on its way out, once it is ready.
+/// The only pod of the shop that is not on its way out.
 pub(crate) fn pod(namespace: &Namespace) -> anyhow::Result<Value> {
-    wait::until("one pod of the shop", || {
-        let listed =
-            namespace.kubectl(&["get", "pods", "--selector=app.kubernetes.io/name=shop", "--output=json"]).ok()?;
+    pod_of(namespace, "shop")
+}
+
+/// The only pod with this `app.kubernetes.io/name` that is not on its way out.
+pub(crate) fn pod_of(namespace: &Namespace, name: &str) -> anyhow::Result<Value> {
+    let selector = format!("--selector=app.kubernetes.io/name={name}");
+    wait::until(&format!("one pod of {name}"), || {
+        let listed = namespace.kubectl(&["get", "pods", &selector, "--output=json"]).ok()?;
         let listed: Value = serde_json::from_str(&listed).ok()?;
         let mut pods = listed["items"].as_array()?.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
         match (pods.next(), pods.next()) {

@@ -97,7 +97,7 @@ fn what_is_asked_for_and_nothing_else() -> anyhow::Result<()> {
 
     decisions(&labelled, &unlabelled)?;
     helm.succeed(&["test", "goscope", "--namespace", &unlabelled.name, "--timeout", "2m"])?;
-    deployment(&labelled)?;
+    controllers(&labelled)?;
     cron_job(&labelled)?;
     without_command(&labelled)?;
     without_configuration(&labelled)?;
@@ -207,41 +207,50 @@ fn decisions(labelled: &Namespace, unlabelled: &Namespace) -> anyhow::Result<()>
     Ok(())
 }
 
-/// A Deployment gets it, records, and is without a trace of it when the label is gone.
-fn deployment(namespace: &Namespace) -> anyhow::Result<()> {
-    let template = |mut pod: Value| {
-        pod["metadata"] = json!({"labels": pod["metadata"]["labels"], "namespace": namespace.name});
-        pod
-    };
-    let pod = template(plain());
-    namespace.apply(
-        &json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop", "namespace": namespace.name},
-            "spec": {
-                "selector": {"matchLabels": {"app.kubernetes.io/name": "shop"}},
-                "template": {"metadata": {"labels": {"app.kubernetes.io/name": "shop"}}, "spec": pod["spec"]},
-            },
-        })
-        .to_string(),
-    )?;
-    let injected = chart::pod(namespace)?;
-    let name = injected["metadata"]["name"].as_str().context("no name")?;
-    let address = namespace.await_ready(name)?;
-    {
-        let tunnel = Tunnel::open(namespace, name)?;
-        ensure!(tunnel.status(&namespace.token, "heap", 1)? == ["200"]);
+/// What restarts its pods by itself: kind and name.
+const CONTROLLERS: [(&str, &str); 2] = [("Deployment", "shop"), ("StatefulSet", "ledger")];
+
+/// A Deployment and a StatefulSet get it, record, and are without a trace of it when the label is gone.
+fn controllers(namespace: &Namespace) -> anyhow::Result<()> {
+    for (kind, name) in CONTROLLERS {
+        let labels = json!({"app.kubernetes.io/name": name});
+        namespace.apply(
+            &json!({
+                "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name, "namespace": namespace.name},
+                "spec": {
+                    "selector": {"matchLabels": labels},
+                    "template": {"metadata": {"labels": labels}, "spec": plain()["spec"]},
+                },
+            })
+            .to_string(),
+        )?;
     }
-    raise(&address, "nil")?;
-    wait::until("the incident is recorded", || namespace.agent_log(name).contains("panic").then_some(()))
-        .with_context(|| namespace.agent_log(name))?;
+    for (_, controller) in CONTROLLERS {
+        let injected = chart::pod_of(namespace, controller)?;
+        let name = injected["metadata"]["name"].as_str().context("no name")?;
+        let address = namespace.await_ready(name)?;
+        ensure!(first_word(&injected, 0) == LAUNCHER && annotation(&injected, "missing").is_empty(), "{injected}");
+        {
+            let tunnel = Tunnel::open(namespace, name)?;
+            ensure!(tunnel.status(&namespace.token, "heap", 1)? == ["200"]);
+        }
+        raise(&address, "nil")?;
+        wait::until("the incident is recorded", || namespace.agent_log(name).contains("panic").then_some(()))
+            .with_context(|| namespace.agent_log(name))?;
+    }
 
     node::succeed(node::kubectl(&["label", "namespace", &namespace.name, "goscope.dev/inject-"]))?;
-    namespace.kubectl(&["rollout", "restart", "deployment/shop"])?;
-    namespace.kubectl(&["rollout", "status", "deployment/shop", "--timeout=60s"])?;
-    let bare = chart::pod(namespace)?;
-    ensure!(!bare["spec"].to_string().contains("goscope"), "{bare}");
-    ensure!(annotation(&bare, "injected").is_empty(), "{bare}");
-    namespace.kubectl(&["delete", "deployment", "shop", "--wait=false"])?;
+    for (kind, controller) in CONTROLLERS {
+        namespace.kubectl(&["rollout", "restart", kind, controller])?;
+    }
+    for (kind, controller) in CONTROLLERS {
+        namespace.kubectl(&["rollout", "status", kind, controller, "--timeout=60s"])?;
+        let bare = chart::pod_of(namespace, controller)?;
+        // In the whole pod, its status and annotations included; and not the group that injection would have added.
+        ensure!(!bare.to_string().contains("goscope"), "{bare}");
+        ensure!(bare["spec"]["securityContext"] == plain()["spec"]["securityContext"], "{bare}");
+        namespace.kubectl(&["delete", kind, controller, "--wait=false"])?;
+    }
     node::succeed(node::kubectl(&["label", "namespace", &namespace.name, "goscope.dev/inject=enabled"]))?;
     Ok(())
 }
