@@ -40,6 +40,11 @@ fn panic() -> anyhow::Result<()> {
         stored.incident
     );
     ensure!(stored.incident["complete"] == true && stored.incident["host"] == pod.name, "{}", stored.incident);
+    let told = &stored.incident["pod"];
+    let object = namespace.object("pod", pod.name)?;
+    ensure!(told["name"] == pod.name && told["namespace"] == namespace.name.as_str(), "{told}");
+    ensure!(told["uid"] == object["metadata"]["uid"] && told["node"] == object["spec"]["nodeName"], "{told}");
+    ensure!(told["container"] == "shop" && told["image"] == "localhost/shop:test", "{told}");
     let logs = namespace.logs(pod.name, &[])?;
     let exit = stored.exit.as_ref().expect("a death has an exit record");
     ensure!(exit["status"] == 2 && exit["unspooled_bytes"] == 0, "{exit}");

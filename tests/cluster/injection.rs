@@ -79,6 +79,12 @@ fn has_agent(pod: &Value) -> bool {
     pod["spec"]["initContainers"][0]["name"] == "goscope"
 }
 
+/// A variable of the agent's environment.
+fn variable<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
+    let variables = pod["spec"]["initContainers"][0]["env"].as_array()?;
+    variables.iter().find(|variable| variable["name"] == name)?["value"].as_str()
+}
+
 /// The first word of a container's command.
 fn first_word(pod: &Value, container: usize) -> &str {
     pod["spec"]["containers"][container]["command"][0].as_str().unwrap_or_default()
@@ -163,6 +169,9 @@ fn decisions(labelled: &Namespace, unlabelled: &Namespace) -> anyhow::Result<()>
             "{name}={value}: {pod}"
         );
         ensure!(annotation(&pod, "missing").contains("no container nobody") == (value == "nobody"), "{pod}");
+        let named = ["proxy", "shop"].into_iter().zip(expected).find_map(|(name, is)| is.then_some(name));
+        ensure!(variable(&pod, "GOSCOPE_POD_CONTAINER") == named, "{name}={value}: {pod}");
+        ensure!(variable(&pod, "GOSCOPE_POD_IMAGE") == named.map(|_| "localhost/shop:test"), "{name}={value}: {pod}");
     }
 
     // Users: stated in the pod, in the container, by fsGroup, nowhere, nowhere but with a volume of its own.

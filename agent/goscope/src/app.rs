@@ -31,6 +31,7 @@ use crate::gate::tokens::TokenStore;
 use crate::metrics::readiness::{Latch, Readiness};
 use crate::metrics::recorder::RecorderMetrics;
 use crate::notice::{Audience, Notices, Places};
+use crate::pod::Pod;
 use crate::recorder::{self, Settings, Wake};
 use crate::target::client::Client;
 use crate::target::sampler::{Answer, Sample, Sampler, SamplerMetrics};
@@ -234,6 +235,7 @@ impl Agent {
             spool: self.config.intake.spool.clone(),
             store: self.config.store.clone(),
             host: host_name(),
+            pod: Pod::of(&process_environment),
             own_run: self.embedded.as_ref().and_then(|e| e.run.clone()),
             shown_store,
         }

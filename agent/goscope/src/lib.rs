@@ -9,6 +9,7 @@ pub mod launcher;
 pub mod metrics;
 pub mod model;
 pub mod notice;
+pub mod pod;
 pub mod recorder;
 pub mod serve;
 pub mod spool;

@@ -27,6 +27,7 @@ use crate::config::StoreConfig;
 use crate::metrics::readiness::Latch;
 use crate::metrics::recorder::RecorderMetrics;
 use crate::notice::Notices;
+use crate::pod::Pod;
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 use repeat::Repeats;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub spool: PathBuf,
     pub store: StoreConfig,
     pub host: String,
+    /// The pod, where its manifest tells it.
+    pub pod: Option<Pod>,
     /// The run that this agent was started for; its report is waited for.
     pub own_run: Option<String>,
     /// `store.path` as a person names it.
@@ -85,8 +88,15 @@ pub fn record(
     let Some(store) = open_store(&settings, &metrics, wake) else { return };
     drop(latch);
     let shown_store = settings.shown_store.join(&settings.host);
-    let shared =
-        Shared { store, host: settings.host.clone(), notices, metrics, repeats: Repeats::default(), shown_store };
+    let shared = Shared {
+        store,
+        host: settings.host.clone(),
+        pod: settings.pod.clone(),
+        notices,
+        metrics,
+        repeats: Repeats::default(),
+        shown_store,
+    };
     shared.tell_store_bytes();
     let mut recorder = Recorder {
         settings,

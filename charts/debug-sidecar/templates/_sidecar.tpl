@@ -78,6 +78,19 @@ goscope.dev/injected: {{ $own.appVersion | quote }}
 {{- list (dict "name" "GOSCOPE_CONFIG" "value" "/etc/goscope/config/goscope.yaml") | toJson -}}
 {{- end -}}
 
+{{/* What the agent is told in any case: how much to log, and which pod it is in, which it writes beside each incident. */}}
+{{- define "debug-sidecar.podEnvironment" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+- name: GOSCOPE_LOG
+  value: {{ $values.logLevel | quote }}
+{{- range $part, $path := dict "NAME" "metadata.name" "NAMESPACE" "metadata.namespace" "UID" "metadata.uid" "NODE" "spec.nodeName" }}
+- name: GOSCOPE_POD_{{ $part }}
+  valueFrom:
+    fieldRef:
+      fieldPath: {{ $path }}
+{{- end }}
+{{- end -}}
+
 {{- define "debug-sidecar.securityContext" -}}
 {{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
 {{- $hardened := dict
@@ -107,8 +120,7 @@ goscope.dev/injected: {{ $own.appVersion | quote }}
     - name: {{ .name }}
       value: {{ .value | quote }}
     {{- end }}
-    - name: GOSCOPE_LOG
-      value: {{ $values.logLevel | quote }}
+    {{- include "debug-sidecar.podEnvironment" $context | nindent 4 }}
   ports:
     - name: goscope-debug
       containerPort: {{ int $values.ports.debug }}

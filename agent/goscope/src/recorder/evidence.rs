@@ -4,7 +4,7 @@
 //! incidents/<time>-<tag>/
 //!   stderr.txt      the raw bytes of the incident; of a wordless death the last 256 KiB
 //!   before.txt      up to 256 KiB before it
-//!   incident.json   the parsed form: `goscope analyze`'s incident object, with id, run, program and ending
+//!   incident.json   the parsed form: `goscope analyze`'s incident object, with id, run, pod, program and ending
 //!   exit.json       the launcher's exit record, where the app has ended
 //!   start.json      the launcher's start record
 //!   meta.json       sizes and sums of all these
@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::intake::reader;
 use crate::metrics::recorder::RecordedKind;
 use crate::model::ArtifactId;
+use crate::pod::Pod;
 use crate::spool::{self, ExitRecord, StartRecord};
 use crate::store::meta::{self, Meta};
 use crate::store::{INCIDENTS, Store, StoreError};
@@ -34,6 +35,7 @@ pub struct Context<'a> {
     /// Its name.
     pub name: &'a str,
     pub host: &'a str,
+    pub pod: Option<&'a Pod>,
     pub start: Option<&'a StartRecord>,
     pub exit: Option<&'a ExitRecord>,
     pub build: Option<&'a BuildInfo>,
@@ -131,6 +133,7 @@ pub fn store(store: &mut Store, what: What<'_>, context: &Context<'_>) -> Result
         kind: INCIDENTS.to_owned(),
         created: seen.to_string(),
         host: context.host.to_owned(),
+        pod: context.pod.cloned(),
         run: Some(context.name.to_owned()),
         bytes: staged.bytes(),
         files: staged.files().to_vec(),
@@ -147,6 +150,8 @@ struct Document<'a> {
     id: &'a str,
     run: &'a str,
     host: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a Pod>,
     /// RFC 3339, UTC.
     first_seen: String,
     /// Bytes of the incident that the spool had lost.
@@ -216,6 +221,7 @@ impl<'a> Document<'a> {
             id: id.as_str(),
             run: context.name,
             host: context.host,
+            pod: context.pod,
             first_seen: seen.to_string(),
             missing_bytes,
             program: (context.start.is_some() || context.build.is_some()).then_some(program),

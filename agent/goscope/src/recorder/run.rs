@@ -20,6 +20,7 @@ use crate::intake::stream::{Step, Stream};
 use crate::metrics::recorder::{RecordedKind, RecorderMetrics, StoredKind};
 use crate::model::ArtifactId;
 use crate::notice::Notices;
+use crate::pod::Pod;
 use crate::spool::{self, ExitRecord, StartRecord};
 use crate::store::{INCIDENTS, Store, StoreError};
 
@@ -35,6 +36,8 @@ const CHECKPOINT_BYTES: u64 = 8 << 20;
 pub struct Shared {
     pub store: Store,
     pub host: String,
+    /// The pod, where its manifest tells it.
+    pub pod: Option<Pod>,
     pub notices: Notices,
     pub metrics: RecorderMetrics,
     pub repeats: Repeats,
@@ -268,6 +271,7 @@ impl Run {
             folder: &self.folder,
             name: &self.name,
             host: &shared.host,
+            pod: shared.pod.as_ref(),
             start: self.start.as_ref(),
             exit,
             build: self.build.as_ref(),

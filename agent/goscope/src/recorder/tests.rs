@@ -18,12 +18,14 @@ fn recorder(dir: &Path, own: Option<&str>) -> Recorder {
         spool: dir.join("spool"),
         store: store.clone(),
         host: "pod-1".into(),
+        pod: None,
         own_run: own.map(str::to_owned),
         shown_store: "data".into(),
     };
     let shared = Shared {
         store: Store::open(&store, "pod-1", jiff::Timestamp::now()).unwrap(),
         host: "pod-1".into(),
+        pod: None,
         notices: Notices::new(Audience::Quiet, true),
         metrics: RecorderMetrics::register(&prometheus::Registry::new()).unwrap(),
         repeats: Repeats::default(),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::pod::Pod;
+
 /// The value of [`Meta::schema`].
 pub const SCHEMA: &str = "goscope.artifact/v1";
 
@@ -16,6 +18,9 @@ pub struct Meta {
     pub created: String,
     /// Pod or host.
     pub host: String,
+    /// The pod, where its manifest tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
     /// The run of the app that it belongs to.
     pub run: Option<String>,
     /// Bytes of all files but this one.

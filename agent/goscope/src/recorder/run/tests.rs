@@ -91,6 +91,7 @@ fn shared(dir: &Path) -> Shared {
     Shared {
         store: Store::open(&config, "pod-1", jiff::Timestamp::now()).unwrap(),
         host: "pod-1".into(),
+        pod: None,
         notices: Notices::new(Audience::Quiet, true),
         metrics: RecorderMetrics::register(&prometheus::Registry::new()).unwrap(),
         repeats: Repeats::default(),
@@ -140,6 +141,22 @@ fn a_death_without_a_word_is_an_incident_too() {
         (Some("exit"), Some("killed by SIGKILL"))
     );
     assert_eq!(incidents[0].1, "starting\nlistening\n");
+}
+
+#[test]
+fn the_pod_stands_in_the_incident_and_in_its_meta() {
+    let mut world = World::new();
+    let pod = Pod { name: Some("shop-1".into()), namespace: Some("shop".into()), ..Pod::default() };
+    world.shared.pod = Some(pod.clone());
+    world.stderr("starting\n");
+    world.exit(Some(3), None, 9);
+    let mut run = world.open();
+    assert_eq!(world.settle(&mut run, 4096, 0), Progress::Done);
+    let expected = serde_json::json!({"name": "shop-1", "namespace": "shop"});
+    assert_eq!(world.incidents()[0].0["pod"], expected);
+    let folder = fs::read_dir(world.dir.path().join("data/pod-1/incidents")).unwrap().next().unwrap().unwrap().path();
+    let meta: crate::store::meta::Meta = serde_json::from_slice(&fs::read(folder.join("meta.json")).unwrap()).unwrap();
+    assert_eq!(meta.pod, Some(pod));
 }
 
 #[test]
