@@ -58,8 +58,6 @@ const BIND_PATIENCE: Duration = Duration::from_secs(3);
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Bytes of the audit trail in the data folder; one older generation of the same size stands beside it.
 const AUDIT_BYTES_MAX: u64 = 16 << 20;
-/// How often the gate is asked whether it can read its token files by now.
-const TOKENS_LOOK: Duration = Duration::from_secs(1);
 /// How long the target may take to answer for the first time before the person is told how to open it.
 const TARGET_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -191,7 +189,7 @@ impl Agent {
             let (sink, writer) = audit_trail(self.embedded.as_ref()).context("cannot open the audit trail")?;
             trail = Some(writer);
             let gate_metrics = GateMetrics::register(&self.registry).context("cannot register metrics")?;
-            let tokens = TokenStore::open(self.config.gate.token_files.clone());
+            let tokens = TokenStore::new(self.config.gate.token_files.clone());
             let gate = Gate::new(self.config.gate.clone(), self.config.target.clone(), tokens, sink, gate_metrics);
             tasks.spawn(gate.clone().run(stop.clone()));
             tasks.spawn(serve::serve(listener, gate.handler(gate.router()), stop.clone(), tasks.clone()));
@@ -336,16 +334,12 @@ async fn follow_launcher(wake: Sender<Wake>, stop: CancellationToken) {
     }
 }
 
-/// The gate is ready when it knows whom to let in. Its own task reads the files again.
+/// The gate is ready when it knows whom to let in. Its own task reads the files.
 async fn wait_for_tokens(gate: Gate, latch: Latch, stop: CancellationToken) {
-    let mut clock = tokio::time::interval(TOKENS_LOOK);
-    while gate.token_problem().is_some() {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = clock.tick() => {}
-        }
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = gate.knows_tokens() => drop(latch),
     }
-    drop(latch);
 }
 
 /// SIGTERM or SIGINT, from now on.

@@ -70,7 +70,7 @@ pub struct Gate(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: GateConfig,
-    tokens: TokenStore,
+    tokens: Arc<TokenStore>,
     upstream: Arc<Upstream>,
     audit: AuditSink,
     metrics: GateMetrics,
@@ -108,7 +108,7 @@ impl Gate {
         };
         let gate = Self(Arc::new(Inner {
             config,
-            tokens,
+            tokens: Arc::new(tokens),
             upstream: Upstream::new(target),
             audit,
             metrics,
@@ -116,7 +116,7 @@ impl Gate {
             started: Instant::now(),
             audit_start: u64::from_le_bytes(random),
         }));
-        gate.report_tokens();
+        gate.report();
         gate
     }
 
@@ -171,30 +171,47 @@ impl Gate {
 
     /// Reads changed token files, closes idle connections and refreshes gauges until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut clock = tokio::time::interval(RELOAD_PERIOD);
-        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Two loops, so that a volume that does not answer holds up neither connections nor gauges.
+        let both = async { tokio::join!(self.follow_token_files(), self.tidy()) };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            _ = both => {}
+        }
+    }
+
+    /// Reads the token files off the async thread, one reading at a time.
+    async fn follow_token_files(&self) {
+        let mut clock = period();
         loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = clock.tick() => {}
+            clock.tick().await;
+            let tokens = Arc::clone(&self.0.tokens);
+            match tokio::task::spawn_blocking(move || tokens.reload()).await {
+                Ok(Reload::Unchanged) => continue,
+                Ok(Reload::Loaded(tokens)) => tracing::info!(tokens, "token files read"),
+                Ok(Reload::Broken(error)) => {
+                    tracing::error!(%error, "token files cannot be used, the earlier tokens stay");
+                }
+                Err(error) => tracing::error!(%error, "token files were not read to their end"),
             }
-            match self.0.tokens.reload() {
-                Reload::Unchanged => {}
-                Reload::Loaded(tokens) => tracing::info!(tokens, "token files read"),
-                Reload::Broken(error) => tracing::error!(%error, "token files cannot be used, the earlier tokens stay"),
-            }
-            self.report_tokens();
+            self.report();
+        }
+    }
+
+    async fn tidy(&self) {
+        let mut clock = period();
+        loop {
+            clock.tick().await;
+            self.report();
             self.0.upstream.trim();
         }
     }
 
-    /// Why the token files as they are now cannot be used; for `/readyz`.
-    #[must_use]
-    pub fn token_problem(&self) -> Option<String> {
-        self.0.tokens.problem()
+    /// Waits until the token files can be used; for `/readyz`.
+    pub async fn knows_tokens(&self) {
+        self.0.tokens.usable().await;
     }
 
-    fn report_tokens(&self) {
+    fn report(&self) {
         let inner = &*self.0;
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         inner.metrics.tokens.set(inner.tokens.current().map_or(0, |set| gauge(set.len())));
@@ -329,6 +346,12 @@ impl Gate {
             }
         }
     }
+}
+
+fn period() -> tokio::time::Interval {
+    let mut clock = tokio::time::interval(RELOAD_PERIOD);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    clock
 }
 
 /// The future of [`Gate::handler`] and of the gate as a service.

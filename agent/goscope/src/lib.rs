@@ -13,6 +13,7 @@ pub mod pod;
 pub mod recorder;
 pub mod serve;
 pub mod spool;
+pub mod stamp;
 pub mod store;
 pub mod target;
 pub mod telemetry;

@@ -572,3 +572,19 @@ async fn slow_headers_are_cut_off() {
     client.read_to_end(&mut rest).await.unwrap();
     assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{rest:?}");
 }
+
+/// A volume that does not answer must not hold up the one thread that serves: the token file is a pipe that nobody writes to yet.
+#[tokio::test]
+async fn requests_are_answered_while_a_token_file_is_being_read() {
+    let target = scripted("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let door = Setup::new(target.address.clone()).token_pipe().open().await;
+    let request = format!("{HEAP}X-Debug-Token: {}\r\nConnection: close\r\n\r\n", door.token.reveal());
+    let before = door.raw(&request).await;
+    assert_eq!(status_of(&before), 503, "{before}");
+    assert!(before.contains("x-goscope-code: cannot_decide"), "{before}");
+    door.fill_pipe().await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while status_of(&door.raw(&request).await) != 200 {
+        assert!(tokio::time::Instant::now() < deadline, "the tokens never counted");
+    }
+}

@@ -60,7 +60,10 @@ impl Args {
         }
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-        runtime.block_on(app::main(config, embedded))?;
+        let ended = runtime.block_on(app::main(config, embedded));
+        // A volume that does not answer may hold up the thread that reads from it, but not our end.
+        runtime.shutdown_background();
+        ended?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,12 +1,17 @@
 //! The token files: read at the start, read again when they change, the last good set kept when they are broken.
+//!
+//! Reading waits for a disk, or for the server behind a mount: [`TokenStore::reload`] is for threads that may wait. Whoever decides about a request
+//! takes [`TokenStore::current`], which waits for nothing.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use tokio::sync::watch;
+
 use super::identity::TokenSet;
 use crate::config::walk::FILE_BYTES_MAX;
+use crate::stamp::Stamp;
 use crate::token::file;
 
 /// Files that one pattern may name.
@@ -18,7 +23,7 @@ pub struct TokenStore {
     patterns: Vec<PathBuf>,
     current: RwLock<Option<Arc<TokenSet>>>,
     seen: Mutex<Option<Vec<Stamp>>>,
-    problem: RwLock<Option<String>>,
+    problem: watch::Sender<Option<String>>,
 }
 
 /// What a reload found.
@@ -31,19 +36,19 @@ pub enum Reload {
     Broken(String),
 }
 
-/// Tells whether a file is still the one that was read. Secrets are swapped by symbolic links, so the inode counts.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    path: PathBuf,
-    /// Inode, length and modification time; `None` where the file cannot be looked at.
-    identity: Option<(u64, u64, i64, i64)>,
-}
-
 impl TokenStore {
-    /// Reads the files for the first time; [`problem`](Self::problem) tells whether that worked. The last component of a pattern may hold `*`.
+    /// Nothing is read yet, so that there is a [`problem`](Self::problem) until the first [`reload`](Self::reload). The last component of a pattern
+    /// may hold `*`.
+    #[must_use]
+    pub fn new(patterns: Vec<PathBuf>) -> Self {
+        let problem = watch::Sender::new(Some("the token files were not read yet".to_owned()));
+        Self { patterns, current: RwLock::new(None), seen: Mutex::new(None), problem }
+    }
+
+    /// The same, read for the first time; [`problem`](Self::problem) tells whether that worked.
     #[must_use]
     pub fn open(patterns: Vec<PathBuf>) -> Self {
-        let store = Self { patterns, current: RwLock::new(None), seen: Mutex::new(None), problem: RwLock::new(None) };
+        let store = Self::new(patterns);
         store.reload();
         store
     }
@@ -57,10 +62,16 @@ impl TokenStore {
     /// Why the files as they are now cannot be used.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        self.problem.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.problem.borrow().clone()
     }
 
-    /// Reads the files again if any of them changed, came or went.
+    /// Waits until the files as they are can be used.
+    pub async fn usable(&self) {
+        // The sender is ours, so it is there.
+        drop(self.problem.subscribe().wait_for(Option::is_none).await);
+    }
+
+    /// Reads the files again if any of them changed, came or went. Waits for the disk.
     pub fn reload(&self) -> Reload {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let listed = list(&self.patterns);
@@ -77,21 +88,14 @@ impl TokenStore {
             Ok(set) => {
                 let count = set.len();
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(set));
-                *self.problem.write().unwrap_or_else(PoisonError::into_inner) = None;
+                self.problem.send_replace(None);
                 Reload::Loaded(count)
             }
             Err(problem) => {
-                *self.problem.write().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
+                self.problem.send_replace(Some(problem.clone()));
                 Reload::Broken(problem)
             }
         }
-    }
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Self {
-        let identity = fs::metadata(path).ok().map(|meta| (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()));
-        Self { path: path.to_owned(), identity }
     }
 }
 

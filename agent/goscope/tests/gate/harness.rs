@@ -32,6 +32,7 @@ pub(crate) struct Setup {
     per_source: LimitConfig,
     per_identity: LimitConfig,
     token_file: Option<String>,
+    is_pipe: bool,
 }
 
 /// A gate that serves.
@@ -43,13 +44,13 @@ pub(crate) struct Door {
     audit: Arc<Mutex<Vec<u8>>>,
     shutdown: CancellationToken,
     _writer: audit::AuditWriter,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Setup {
     pub(crate) fn new(target: TargetAddress) -> Self {
         let wide = LimitConfig { rate_per_kilosecond: 1_000_000, burst: 1000, nodelay: true, dry_run: false };
-        Self { target, tiers: TierSet::ALL, per_source: wide, per_identity: wide, token_file: None }
+        Self { target, tiers: TierSet::ALL, per_source: wide, per_identity: wide, token_file: None, is_pipe: false }
     }
 
     pub(crate) fn tiers(self, tiers: TierSet) -> Self {
@@ -74,6 +75,11 @@ impl Setup {
         Self { token_file: Some(text.to_owned()), ..self }
     }
 
+    /// The token file is a pipe, so that whoever reads it waits until [`Door::fill_pipe`].
+    pub(crate) fn token_pipe(self) -> Self {
+        Self { is_pipe: true, ..self }
+    }
+
     pub(crate) async fn open(self) -> Door {
         let folder = tempfile::tempdir().unwrap();
         let token = Token::generate().unwrap();
@@ -81,7 +87,11 @@ impl Setup {
         let text = self
             .token_file
             .unwrap_or_else(|| file::document(&file::entry("owner", token.sha256(), self.tiers, &[], None)));
-        std::fs::write(&tokens, text).unwrap();
+        if self.is_pipe {
+            assert!(std::process::Command::new("mkfifo").arg(&tokens).status().unwrap().success());
+        } else {
+            std::fs::write(&tokens, text).unwrap();
+        }
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (sink, writer) = audit::start(Lines(Arc::clone(&lines))).unwrap();
         let registry = Registry::new();
@@ -92,17 +102,30 @@ impl Setup {
             per_identity: self.per_identity,
             caps: Caps { cpu_seconds: 60, trace_seconds: 30 },
         };
-        let tokens = TokenStore::open(config.token_files.clone());
+        let files = config.token_files.clone();
+        let tokens = if self.is_pipe { TokenStore::new(files) } else { TokenStore::open(files) };
         let gate = Gate::new(config, self.target, tokens, sink, GateMetrics::register(&registry).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
+        if self.is_pipe {
+            tokio::spawn(gate.clone().run(shutdown.clone()));
+        }
         tokio::spawn(serve(listener, gate.handler(gate.router()), shutdown.clone(), TaskTracker::new()));
-        Door { address, token, registry, audit: lines, shutdown, _writer: writer, _folder: folder }
+        Door { address, token, registry, audit: lines, shutdown, _writer: writer, folder }
     }
 }
 
 impl Door {
+    /// Writes the token into the pipe that stands for the token file, as soon as somebody reads it.
+    pub(crate) async fn fill_pipe(&self) {
+        let (path, text) = (
+            self.folder.path().join("tokens.yaml"),
+            file::document(&file::entry("owner", self.token.sha256(), TierSet::ALL, &[], None)),
+        );
+        tokio::task::spawn_blocking(move || std::fs::write(path, text)).await.unwrap().unwrap();
+    }
+
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
