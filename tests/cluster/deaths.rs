@@ -45,6 +45,10 @@ fn panic() -> anyhow::Result<()> {
     ensure!(told["name"] == pod.name && told["namespace"] == namespace.name.as_str(), "{told}");
     ensure!(told["uid"] == object["metadata"]["uid"] && told["node"] == object["spec"]["nodeName"], "{told}");
     ensure!(told["container"] == "shop" && told["image"] == "localhost/shop:test", "{told}");
+    // From the executable, which the agent cannot read in another container.
+    let program = &stored.incident["program"];
+    ensure!(program["module"] == "example.com/shop", "{program}");
+    ensure!(program["go_version"].as_str().is_some_and(|version| version.starts_with("go1.")), "{program}");
     let logs = namespace.logs(pod.name, &[])?;
     let exit = stored.exit.as_ref().expect("a death has an exit record");
     ensure!(exit["status"] == 2 && exit["unspooled_bytes"] == 0, "{exit}");

@@ -106,6 +106,41 @@ pub fn read_build_info(read_at: impl FnMut(u64, &mut [u8]) -> Option<usize>) -> 
     Ok(info)
 }
 
+/// Reads a copy of a file's bytes that begins with the linker's mark, as Go has written it since 1.18. A copy that ends too early gives what is there.
+///
+/// # Errors
+/// [`BuildInfoError::NotGo`]: no such mark, or one of an older Go, which points elsewhere. [`BuildInfoError::Damaged`]: not even the release is whole.
+pub fn read_build_info_copy(copy: &[u8]) -> Result<BuildInfo, BuildInfoError> {
+    let header = copy.first_chunk::<HEADER_BYTES>().filter(|header| header.starts_with(MAGIC));
+    if header.is_none_or(|header| header.get(15).is_none_or(|flags| flags & 2 == 0)) {
+        return Err(BuildInfoError::NotGo);
+    }
+    let text = |copy: &[u8], at: usize| {
+        let rest = copy.get(at..).unwrap_or_default();
+        let (len, head) = varint(rest).ok_or(BuildInfoError::Damaged)?;
+        let (len, head) = (usize::try_from(len).unwrap_or(usize::MAX), usize::try_from(head).unwrap_or(usize::MAX));
+        let start = at.checked_add(head).ok_or(BuildInfoError::Damaged)?;
+        Ok((start, len))
+    };
+    let (start, len) = text(copy, HEADER_BYTES)?;
+    let end = start.checked_add(len).ok_or(BuildInfoError::Damaged)?;
+    let version = copy.get(start..end).ok_or(BuildInfoError::Damaged)?;
+    if version.is_empty() {
+        return Err(BuildInfoError::NotGo);
+    }
+    let mut info = BuildInfo { go_version: lossy(version), ..BuildInfo::default() };
+    if let Ok((start, len)) = text(copy, end) {
+        let rest = copy.get(start..).unwrap_or_default();
+        let modules = match rest.get(..len) {
+            Some(whole) => unframed(whole),
+            // The last line may be cut.
+            None => memchr::memrchr(b'\n', rest).and_then(|end| rest.get(MARK_BYTES..end)),
+        };
+        info.read_modules(modules.unwrap_or_default());
+    }
+    Ok(info)
+}
+
 /// The first magic at an aligned offset.
 fn find<R: FnMut(u64, &mut [u8]) -> Option<usize>>(
     reader: &mut Reader<R>,

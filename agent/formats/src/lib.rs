@@ -28,7 +28,7 @@ mod signal;
 mod stacks;
 mod text;
 
-pub use buildinfo::{BuildInfo, BuildInfoError, read_build_info};
+pub use buildinfo::{BuildInfo, BuildInfoError, read_build_info, read_build_info_copy};
 pub use classifier::{Classifier, Ending, Event};
 pub use fingerprint::fingerprint;
 pub use incident::{

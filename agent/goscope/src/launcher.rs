@@ -47,6 +47,7 @@ mod mask;
 mod notices;
 mod outlet;
 mod pacer;
+mod program;
 mod pump;
 mod record;
 mod recorder;
@@ -115,7 +116,13 @@ pub fn launch(launch: Launch) -> ExitCode {
         }
     });
     match started {
-        Ok((session, Ok(pid))) => session.watch(pid, now),
+        Ok((session, Ok(pid))) => {
+            // An agent of our own reads the executable itself.
+            if let Some(folder) = folder.filter(|_| launch.agent.is_none()) {
+                program::note(app.executable(), folder);
+            }
+            session.watch(pid, now)
+        }
         Ok((_, Err(error))) => not_started(&app, folder.as_deref(), &error, now),
         Err(_) => {
             if let Some(folder) = &folder {

@@ -265,6 +265,12 @@ impl Recorder {
                 Err(error) => self.refuse(&name, &error),
             }
         }
+        for (name, open) in &mut self.runs {
+            let own = self.settings.own_run.as_ref() == Some(name);
+            if open.run.look_for_build() && (own || self.settings.own_run.is_none()) {
+                build.send_replace(open.run.build().cloned());
+            }
+        }
         let lag: u64 = self.runs.values().map(|open| open.run.lag()).sum();
         self.shared.metrics.spool_lag_bytes.set(i64::try_from(lag).unwrap_or(i64::MAX));
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! SPOOL/<run>/start.json              written by the launcher before the app starts (staged as .tmp, renamed); held by its flock while it lives
+//! SPOOL/<run>/buildinfo               written by `goscope exec` when the app has started (staged, renamed): a copy from its executable, empty for no Go program
 //! SPOOL/<run>/stderr.<offset>         segment: bytes of the app's stderr from <offset> on, 20 decimal digits
 //! SPOOL/<run>/exit.json               written by the launcher when the app has ended and its stderr was drained (staged, renamed)
 //! SPOOL/<run>/checkpoint.json         written by the agent: how far the stream is handled (staged, renamed)
@@ -22,6 +23,8 @@ use serde::{Deserialize, Serialize};
 
 pub const START: &str = "start.json";
 pub const EXIT: &str = "exit.json";
+/// Build information of a Go program: from the mark of the linker on, as it stands in the executable.
+pub const BUILD_INFO: &str = "buildinfo";
 pub const CHECKPOINT: &str = "checkpoint.json";
 pub const REPORT: &str = "report.txt";
 /// A segment's file name is this and 20 decimal digits.

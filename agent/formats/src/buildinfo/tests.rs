@@ -151,3 +151,45 @@ fn lengths() {
     assert_eq!(varint(&[0x80]), None);
     assert_eq!(varint(&[0xff; 11]), None);
 }
+
+#[test]
+fn a_copy_of_the_section_reads_as_the_file_does() {
+    let expected = read(&elf(&section(MODULES), true)).expect("a Go program");
+    assert_eq!(read_build_info_copy(&section(MODULES)), Ok(expected.clone()));
+    // What stands behind it in the file does not matter.
+    assert_eq!(read_build_info_copy(&[section(MODULES), vec![0xff; 500]].concat()), Ok(expected));
+    let bare = read_build_info_copy(&section("")).expect("a Go program");
+    assert_eq!((bare.go_version.as_str(), bare.module), ("go1.27.3", None));
+}
+
+#[test]
+fn a_copy_that_was_cut_gives_what_is_there() {
+    let whole = section(MODULES);
+    let expected = read_build_info_copy(&whole).expect("a Go program");
+    for len in 0..whole.len() {
+        match read_build_info_copy(&whole[..len]) {
+            Err(BuildInfoError::NotGo) => assert!(len < HEADER_BYTES, "{len}"),
+            Err(BuildInfoError::Damaged) => assert!(len < HEADER_BYTES + 1 + "go1.27.3".len(), "{len}"),
+            Err(BuildInfoError::NotElf) => panic!("{len}"),
+            Ok(part) => {
+                assert_eq!(part.go_version, expected.go_version, "{len}");
+                assert!(part.module.is_none() || part.module == expected.module, "{len}");
+                assert!(expected.settings.starts_with(&part.settings), "{len}");
+            }
+        }
+    }
+    let cut = whole.len() - MARK_BYTES - "build\tvcs.revision=0123abcd\n".len();
+    assert_eq!(read_build_info_copy(&whole[..cut]).expect("a Go program").settings.len(), 2);
+}
+
+#[test]
+fn a_copy_of_something_else_is_none() {
+    let mut pointed = section(MODULES);
+    pointed[15] = 0;
+    for copy in [&b""[..], b"#!/bin/sh", &[0; 64], &pointed] {
+        assert_eq!(read_build_info_copy(copy), Err(BuildInfoError::NotGo));
+    }
+    let mut endless = section(MODULES);
+    endless[HEADER_BYTES..HEADER_BYTES + 9].fill(0xff);
+    assert_eq!(read_build_info_copy(&endless), Err(BuildInfoError::Damaged));
+}

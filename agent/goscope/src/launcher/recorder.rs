@@ -59,6 +59,11 @@ impl RunFolder {
         }
     }
 
+    /// Writes another file of the run; one that was there is replaced.
+    pub(super) fn write_beside(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.write_record(name, content).map(drop)
+    }
+
     /// Removes the run: its app was not started by us after all.
     pub(super) fn remove(&self) {
         drop(std::fs::remove_dir_all(&self.path));

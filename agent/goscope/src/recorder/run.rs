@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 
 use super::death::{self, Ending, Seen, judge, judge_unrecorded};
 use super::evidence::{self, BEFORE_BYTES, Context, Stored, What};
-use super::program;
+use super::program::Program;
 use super::repeat::Repeats;
 use super::tell::{self, Told};
 use crate::intake::checkpoint::{Checkpoint, replace};
@@ -63,7 +63,7 @@ pub struct Run {
     name: String,
     _held: File,
     start: Option<StartRecord>,
-    build: Option<BuildInfo>,
+    program: Program,
     stream: Stream,
     checkpoint: Checkpoint,
     /// Found and not stored yet, in the order of the stream. The checkpoint stays before the first of them.
@@ -95,13 +95,13 @@ impl Run {
         }
         let checkpoint = Checkpoint::read(folder);
         let start: Option<StartRecord> = read_json(&folder.join(spool::START));
-        let build = start.as_ref().and_then(|s| s.executable.as_deref()).and_then(program::build_info);
+        let program = Program::look(folder, start.as_ref());
         Ok(Some(Self {
             name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             folder: folder.to_owned(),
             _held: held,
             start,
-            build,
+            program,
             stream: Stream::new(folder, checkpoint.offset),
             checkpoint,
             found: VecDeque::new(),
@@ -124,7 +124,16 @@ impl Run {
 
     #[must_use]
     pub fn build(&self) -> Option<&BuildInfo> {
-        self.build.as_ref()
+        self.program.build()
+    }
+
+    /// Looks for the build information again, where the launcher may have copied it by now; says whether it has become known.
+    pub fn look_for_build(&mut self) -> bool {
+        if self.program != Program::Unknown {
+            return false;
+        }
+        self.program = Program::look(&self.folder, self.start.as_ref());
+        self.build().is_some()
     }
 
     /// Bytes that are in the spool and not yet read.
@@ -189,6 +198,10 @@ impl Run {
     }
 
     fn find(&mut self, events: Vec<Event>) {
+        if !events.is_empty() {
+            // The fingerprint tells the program's own frames from others by it.
+            self.look_for_build();
+        }
         self.found.extend(events.into_iter().filter_map(|event| match event {
             Event::Incident(incident) => Some(incident),
             _ => None,
@@ -274,7 +287,7 @@ impl Run {
             pod: shared.pod.as_ref(),
             start: self.start.as_ref(),
             exit,
-            build: self.build.as_ref(),
+            build: self.build(),
         };
         let stored = evidence::store(&mut shared.store, what, &context).map_err(|error| {
             shared.metrics.store_errors.inc();
@@ -303,6 +316,7 @@ impl Run {
 
     /// Can be tried again whatever failed: nothing is forgotten before the checkpoint says that all is done.
     fn end(&mut self, exit: Option<ExitRecord>, now: Timestamp, shared: &mut Shared) -> Result<(), StepError> {
+        self.look_for_build();
         let crashed = exit.as_ref().is_some_and(death::is_runtime_ending);
         let events = self.stream.flush(if crashed { StreamEnding::Crashed } else { StreamEnding::Unknown }, now);
         self.find(events);
@@ -348,7 +362,7 @@ impl Run {
     }
 
     fn module(&self) -> Option<&str> {
-        self.build.as_ref().and_then(|build| build.module.as_deref())
+        self.build().and_then(|build| build.module.as_deref())
     }
 
     fn safe_offset(&self) -> u64 {

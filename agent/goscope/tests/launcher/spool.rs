@@ -141,3 +141,11 @@ fn on_a_read_only_volume_the_app_runs_without() {
     let lines: Vec<_> = stderr.lines().collect();
     assert!(matches!(lines[..], [warning, "1"] if warning.contains("Read-only file system")), "{stderr}");
 }
+
+#[test]
+fn a_program_without_go_build_information_is_noted_as_such() {
+    let place = Place::new();
+    let outcome = place.outcome(place.exec(&["sh", "-c", "until [ -e \"$GOSCOPE_SPOOL\"/*/buildinfo ]; do :; done"]));
+    assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
+    assert_eq!(std::fs::read(place.run().join("buildinfo")).expect("it is there"), b"");
+}
