@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ use crate::target::client::Client;
 use crate::target::sampler::{Answer, Sample, Sampler, SamplerMetrics};
 use crate::telemetry::capped_file::CappedFile;
 use crate::telemetry::{self, Destination};
+use crate::tls::Keeper;
+use crate::tls::metrics::RemoteMetrics;
 use crate::token::tier::TierSet;
 use crate::{metrics, serve, token};
 
@@ -102,6 +105,7 @@ struct Agent {
     readiness: Readiness,
     debug: Option<TcpListener>,
     metrics: Option<TcpListener>,
+    remote: Option<TcpListener>,
 }
 
 impl Agent {
@@ -110,7 +114,8 @@ impl Agent {
         let notices = Notices::new(embedded.as_ref().map_or(Audience::Quiet, |e| e.audience), no_color);
         let registry = metrics::registry().context("cannot register metrics")?;
         let readiness = Readiness::default();
-        let mut agent = Self { config, embedded, notices, registry, readiness, debug: None, metrics: None };
+        let mut agent =
+            Self { config, embedded, notices, registry, readiness, debug: None, metrics: None, remote: None };
         if agent.embedded.is_none() {
             agent.bind(false, &CancellationToken::new()).await?;
         }
@@ -119,9 +124,16 @@ impl Agent {
 
     async fn bind(&mut self, lenient: bool, stop: &CancellationToken) -> anyhow::Result<()> {
         let listen = &self.config.listen;
-        (self.debug, self.metrics) = tokio::try_join!(
+        let remote = async {
+            match &listen.remote {
+                Some(remote) => bind("listen.remote.address", remote.address, lenient, stop).await,
+                None => Ok(None),
+            }
+        };
+        (self.debug, self.metrics, self.remote) = tokio::try_join!(
             bind("listen.debug", listen.debug, lenient, stop),
-            bind("listen.metrics", listen.metrics, lenient, stop)
+            bind("listen.metrics", listen.metrics, lenient, stop),
+            remote
         )?;
         Ok(())
     }
@@ -162,7 +174,7 @@ impl Agent {
         }
         let misconfigured = self.embedded.as_ref().is_some_and(|embedded| embedded.misconfigured.is_some());
         if misconfigured {
-            self.debug = None;
+            (self.debug, self.remote) = (None, None);
         }
         let places = Places {
             target: &self.config.target,
@@ -176,6 +188,7 @@ impl Agent {
         tracing::info!(
             debug = places.debug.map(tracing::field::display),
             metrics = places.metrics.map(tracing::field::display),
+            remote = local_address(self.remote.as_ref()).map(tracing::field::display),
             "agent started"
         );
 
@@ -185,14 +198,24 @@ impl Agent {
             drop(metrics_latch);
         }
         let mut trail = None;
-        if let Some(listener) = self.debug {
+        if self.debug.is_some() || self.remote.is_some() {
             let (sink, writer) = audit_trail(self.embedded.as_ref()).context("cannot open the audit trail")?;
             trail = Some(writer);
             let gate_metrics = GateMetrics::register(&self.registry).context("cannot register metrics")?;
             let tokens = TokenStore::new(self.config.gate.token_files.clone());
             let gate = Gate::new(self.config.gate.clone(), self.config.target.clone(), tokens, sink, gate_metrics);
             tasks.spawn(gate.clone().run(stop.clone()));
-            tasks.spawn(serve::serve(listener, gate.handler(gate.router()), stop.clone(), tasks.clone()));
+            let handler = gate.handler(gate.router());
+            if let (Some(listener), Some(remote)) = (self.remote, &self.config.listen.remote) {
+                let remote_metrics = RemoteMetrics::register(&self.registry).context("cannot register metrics")?;
+                let keeper = Arc::new(Keeper::new(remote.tls.clone(), remote_metrics));
+                tasks.spawn(Arc::clone(&keeper).follow(stop.clone()));
+                tasks.spawn(wait_for_certificate(Arc::clone(&keeper), self.readiness.latch("remote"), stop.clone()));
+                tasks.spawn(serve::serve_tls(listener, keeper, handler.clone(), stop.clone(), tasks.clone()));
+            }
+            if let Some(listener) = self.debug {
+                tasks.spawn(serve::serve(listener, handler, stop.clone(), tasks.clone()));
+            }
             tasks.spawn(wait_for_tokens(gate, gate_latch, stop.clone()));
         }
         if self.embedded.is_some() {
@@ -339,6 +362,14 @@ async fn wait_for_tokens(gate: Gate, latch: Latch, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         () = gate.knows_tokens() => drop(latch),
+    }
+}
+
+/// The remote listener is ready when it has a certificate. Its own task reads the files.
+async fn wait_for_certificate(keeper: Arc<Keeper>, latch: Latch, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = keeper.usable() => drop(latch),
     }
 }
 

@@ -39,6 +39,7 @@ impl Config {
             listen: Listen {
                 debug: SocketAddr::from(([127, 0, 0, 1], 6061)),
                 metrics: SocketAddr::from(([0, 0, 0, 0], 9464)),
+                remote: None,
             },
             gate: GateConfig {
                 token_files: vec![PathBuf::from("/etc/goscope/tokens/*.yaml")],
@@ -98,6 +99,26 @@ pub struct Listen {
     pub debug: SocketAddr,
     /// `/metrics`, `/livez`, `/readyz`; `0.0.0.0:9464`, in `goscope run` `127.0.0.1:9464`.
     pub metrics: SocketAddr,
+    /// The debug routes over TLS on the network; off unless an address is given.
+    pub remote: Option<Remote>,
+}
+
+/// A listener on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    pub address: SocketAddr,
+    pub tls: TlsFiles,
+}
+
+/// PEM files, which may be exchanged while the agent runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The listener's certificate first, then those that lead to its authority.
+    pub cert: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+    /// Only clients with a certificate of one of these authorities may connect.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Who may ask for what, and how often.

@@ -31,6 +31,7 @@ use crate::config::render::target_text;
 use crate::config::{GateConfig, TargetAddress};
 use crate::serve::Peer;
 use crate::target::opening::opening;
+use crate::tls::Certificate;
 use account::{Account, Trail};
 use audit::{AuditId, AuditSink, Stage};
 use body::GateBody;
@@ -248,7 +249,8 @@ impl Gate {
             }
             Routed::ToIndex => crate::token::tier::Tier::Basic,
         };
-        origin::check(&parts.headers)?;
+        let certificate = parts.extensions.get::<Arc<Certificate>>();
+        origin::check(&parts.headers, certificate.map(Arc::as_ref))?;
 
         let now_ms = u64::try_from(began.saturating_duration_since(inner.started).as_millis()).unwrap_or(u64::MAX);
         let mut limits = self.limits();

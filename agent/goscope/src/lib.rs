@@ -17,5 +17,6 @@ pub mod stamp;
 pub mod store;
 pub mod target;
 pub mod telemetry;
+pub mod tls;
 pub mod token;
 pub mod version;

@@ -1,8 +1,8 @@
-//! Serving HTTP/1.1 on a TCP listener, with the limits that every listener of ours has.
+//! Serving HTTP/1.1 on a TCP listener, in clear or over TLS, with the limits that every listener of ours has.
 //!
 //! A client that sends its headers slowly, or none, is cut off after [`HEADER_TIME`] (which is also how long an idle connection is kept); one
 //! that does not take its answer after [`WRITE_TIME`]. At most [`CONNECTIONS_MAX`] connections are open; further ones wait in the kernel's
-//! queue until one ends, so they are late but not refused.
+//! queue until one ends, so they are late but not refused. Over TLS they are [`REMOTE_CONNECTIONS_MAX`], counted from before the handshake.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,14 +21,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use crate::tls::Keeper;
+
 /// Connections of one listener.
 pub const CONNECTIONS_MAX: usize = 512;
+/// Connections of a listener that speaks TLS. Anyone on the network may have a handshake's memory (up to 64 KiB) before showing a token, and the
+/// agent lives on 32 MiB.
+pub const REMOTE_CONNECTIONS_MAX: usize = 64;
 /// Time for a request's headers, counted from the end of the answer before it.
 pub const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Time that a client may take nothing of an answer.
@@ -53,16 +58,60 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
-        .max_buf_size(WRITE_BYTES)
-        .max_header_size(REQUEST_HEAD_BYTES_MAX);
+    accept(listener, CONNECTIONS_MAX, &shutdown, |stream, peer, place| {
+        let conversation = converse(Patient::new(stream), peer, handler.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            let _place = place;
+            conversation.await;
+        });
+    })
+    .await;
+}
+
+/// The same over TLS. Each request has the listener's [`Certificate`](crate::tls::Certificate) as an extension.
+pub async fn serve_tls<H, F, B>(
+    listener: TcpListener,
+    keeper: Arc<Keeper>,
+    handler: H,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+) where
+    H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    accept(listener, REMOTE_CONNECTIONS_MAX, &shutdown, |stream, peer, place| {
+        let (keeper, handler, shutdown) = (Arc::clone(&keeper), handler.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            let _place = place;
+            let shaken = tokio::select! {
+                () = shutdown.cancelled() => return,
+                shaken = keeper.shake(Patient::new(stream), peer) => shaken,
+            };
+            let Some((stream, certificate)) = shaken else { return };
+            let handler = move |mut request: Request<Incoming>, peer| {
+                request.extensions_mut().insert(Arc::clone(&certificate));
+                handler(request, peer)
+            };
+            converse(stream, peer, handler, shutdown).await;
+        });
+    })
+    .await;
+}
+
+/// Accepts connections until `shutdown`, each with one of so many places.
+async fn accept(
+    listener: TcpListener,
+    places: usize,
+    shutdown: &CancellationToken,
+    mut begin: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+) {
+    let places = Arc::new(Semaphore::new(places));
     loop {
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
+            let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
             (listener.accept().await, place)
         };
         let (accepted, place) = tokio::select! {
@@ -82,28 +131,40 @@ where
         };
         // Fails only for a connection that is gone already, which the first read will tell.
         drop(stream.set_nodelay(true));
-        let handler = handler.clone();
-        let service = service_fn(move |request| {
-            let answer = handler(request, peer);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        let connection = builder.serve_connection(TokioIo::new(Patient::new(stream)), service);
-        let shutdown = shutdown.clone();
-        tasks.spawn(async move {
-            let _place = place;
-            let mut connection = pin!(connection);
-            let ended = tokio::select! {
-                biased;
-                ended = connection.as_mut() => ended,
-                () = shutdown.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection ended early");
-            }
-        });
+        begin(stream, peer, place);
+    }
+}
+
+/// Answers the requests of one connection.
+async fn converse<S, H, F, B>(stream: S, peer: SocketAddr, handler: H, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: Fn(Request<Incoming>, SocketAddr) -> F,
+    F: Future<Output = Response<B>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let service = service_fn(move |request| {
+        let answer = handler(request, peer);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(WRITE_BYTES)
+        .max_header_size(REQUEST_HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "connection ended early");
     }
 }
 

@@ -13,14 +13,14 @@ pub const TARGET: &str = env!("GOSCOPE_BUILD_TARGET");
 /// A macro and no constant, because `concat!` takes literals only.
 macro_rules! tls {
     () => {
-        "none"
+        "rustls 0.23 (ring)"
     };
 }
 
 /// The TLS provider that is linked in.
 pub const TLS: &str = tls!();
 
-/// `0.1.0 (commit 0123456789ab, x86_64-unknown-linux-gnu, tls none)`: what follows the name in `goscope --version`.
+/// `0.1.0 (commit 0123456789ab, x86_64-unknown-linux-gnu, tls rustls 0.23 (ring))`: what follows the name in `goscope --version`.
 pub const LONG: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (commit ",

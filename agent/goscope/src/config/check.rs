@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::units::{parse_address_rule, parse_duration, parse_rate, parse_size};
 use super::walk::{Mistake, Mistakes, Walker, parse};
-use super::{Config, ENV_PREFIX, LimitConfig, TargetAddress};
+use super::{Config, ENV_PREFIX, LimitConfig, Remote, TargetAddress, TlsFiles};
 
 /// The highest cap of a profile's length that is accepted, in seconds: a profiler that runs longer belongs to another tool.
 const SECONDS_CAP_MAX: u64 = 3600;
@@ -82,6 +82,7 @@ fn read(reading: &Reading<'_>, file: &mut Walker<'_>, config: &mut Config) {
     let mut listen = file.section("listen");
     reading.set(&mut listen, "debug", &mut config.listen.debug, parse_listen);
     reading.set(&mut listen, "metrics", &mut config.listen.metrics, parse_listen);
+    remote(reading, &mut listen.section("remote"), &mut config.listen.remote);
     drop(listen);
 
     let mut gate = file.section("gate");
@@ -107,6 +108,34 @@ fn read(reading: &Reading<'_>, file: &mut Walker<'_>, config: &mut Config) {
     reading.set(&mut store, "maxBytes", &mut config.store.max_bytes, parse_size);
     reading.set(&mut store, "maxAge", &mut config.store.max_age, parse_age);
     reading.set(&mut store, "reserveBytes", &mut config.store.reserve_bytes, parse_size);
+}
+
+/// Without an address the listener is off, whatever else is set, so that one variable of the environment turns it off.
+fn remote(reading: &Reading<'_>, section: &mut Walker<'_>, remote: &mut Option<Remote>) {
+    let before = remote.take();
+    let mut address = before.as_ref().map(|before| before.address);
+    let (mut cert, mut key, mut client_ca) =
+        before.map_or((None, None, None), |Remote { tls, .. }| (Some(tls.cert), Some(tls.key), tls.client_ca));
+    reading.set(section, "address", &mut address, |text| optional(text, parse_listen));
+    let mut tls = section.section("tls");
+    for (name, path) in [("cert", &mut cert), ("key", &mut key), ("clientCa", &mut client_ca)] {
+        reading.set(&mut tls, name, path, |text| optional(text, parse_path));
+    }
+    let Some(address) = address else { return };
+    for (name, path) in [("cert", &cert), ("key", &key)] {
+        if path.is_none() {
+            let place = format!("{}.{name}", tls.path());
+            let message = "missing: listen.remote.address is set, and that listener speaks TLS only; expected the path of a PEM file";
+            reading.mistakes.note(place, tls.line(), message);
+        }
+    }
+    if let (Some(cert), Some(key)) = (cert, key) {
+        *remote = Some(Remote { address, tls: TlsFiles { cert, key, client_ca } });
+    }
+}
+
+fn optional<T>(text: &str, parser: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    if text.is_empty() { Ok(None) } else { parser(text).map(Some) }
 }
 
 fn limit(reading: &Reading<'_>, section: &mut Walker<'_>, limit: &mut LimitConfig) {

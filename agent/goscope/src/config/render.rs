@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use super::units::{address_rule_text, duration_text, rate_text, size_text};
 use super::{Config, LimitConfig, TargetAddress};
@@ -27,6 +28,16 @@ pub fn render(config: &Config, comments: Comments) -> String {
     out.leaf("  ", "debug", &quoted(&config.listen.debug.to_string()));
     out.comment("  ", "/metrics, /livez and /readyz, without credentials.");
     out.leaf("  ", "metrics", &quoted(&config.listen.metrics.to_string()));
+    out.comment("  ", "The gate for clients on the network, over TLS: 0.0.0.0:6062; off while empty. gate.allow must admit their addresses.");
+    out.section("  ", "remote");
+    let remote = config.listen.remote.as_ref();
+    out.leaf("    ", "address", &quoted(&remote.map(|remote| remote.address.to_string()).unwrap_or_default()));
+    out.comment("    ", "PEM files, read again when they change. With clientCa only clients with a certificate of that authority may connect.");
+    out.section("    ", "tls");
+    let file = |path: Option<&PathBuf>| quoted(&path.map(|path| path.display().to_string()).unwrap_or_default());
+    out.leaf("      ", "cert", &file(remote.map(|remote| &remote.tls.cert)));
+    out.leaf("      ", "key", &file(remote.map(|remote| &remote.tls.key)));
+    out.leaf("      ", "clientCa", &file(remote.and_then(|remote| remote.tls.client_ca.as_ref())));
 
     out.section("", "gate");
     out.section("  ", "tokens");

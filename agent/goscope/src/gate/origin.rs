@@ -2,6 +2,9 @@
 //!
 //! A page of evil.example can point its own name at 127.0.0.1; its requests then carry `Host: evil.example`. So only names that nobody
 //! can point elsewhere are served: IP literals, `localhost` and `*.localhost` (RFC 6761). Fetch metadata and `Origin` tell the rest.
+//!
+//! Over TLS (`listen.remote`) the names of our own certificate are served as well. Its authority has confirmed them to be ours, and evil.example is
+//! not among them: neither a page of that name nor a client that checks no certificates gets in by pointing it here.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,14 +12,15 @@ use http::HeaderMap;
 use http::header::{HOST, HeaderName, ORIGIN};
 
 use super::refuse::{Code, Refusal};
+use crate::tls::Certificate;
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks `Host`, `Origin` and `Sec-Fetch-Site`.
+/// Checks `Host`, `Origin` and `Sec-Fetch-Site` of a request that came in clear, or over TLS with `certificate` as ours.
 ///
 /// # Errors
 /// 400 without exactly one readable `Host`, 421 for a name that could belong to somebody else, 403 for a request of another site.
-pub fn check(headers: &HeaderMap) -> Result<(), Refusal> {
+pub fn check(headers: &HeaderMap, certificate: Option<&Certificate>) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return Err(Refusal::new(Code::BadHeader, "exactly one Host header is needed"));
@@ -28,13 +32,22 @@ pub fn check(headers: &HeaderMap) -> Result<(), Refusal> {
             "the Host header is not a host name or address with an optional port",
         ));
     };
-    if !is_ours(name) {
-        let sentence = "this host name is not served, because anyone could point it here (DNS rebinding); use localhost or the IP address";
+    if !is_ours(name) && !certificate.is_some_and(|certificate| certificate.is_for(name)) {
+        let sentence = match certificate {
+            None => {
+                "this host name is not served, because anyone could point it here (DNS rebinding); use localhost or the IP address"
+            }
+            Some(_) => {
+                "this host name is not served, because it is none of this listener's certificate, so anyone could point it here (DNS rebinding); use a name of the certificate or the IP address"
+            }
+        };
         return Err(Refusal::new(Code::Misdirected, sentence));
     }
     let mut origins = headers.get_all(ORIGIN).iter();
     let same_origin = |origin: &str| {
-        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        // What came in clear may have been TLS up to a proxy; a page in clear is never of the same origin as one over TLS.
+        let clear = if certificate.is_none() { origin.strip_prefix("http://") } else { None };
+        let authority = clear.or_else(|| origin.strip_prefix("https://"));
         authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
     };
     if !origins.all(|origin| origin.to_str().is_ok_and(same_origin)) {
@@ -97,7 +110,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        check(&map).err().map(|refusal| refusal.code)
+        check(&map, None).err().map(|refusal| refusal.code)
     }
 
     #[test]
@@ -176,7 +189,7 @@ mod tests {
         assert_eq!(verdict(&[("host", "localhost"), ("host", "localhost")]), Some(Code::BadHeader));
         let mut map = HeaderMap::new();
         map.insert(HOST, HeaderValue::from_bytes(b"localhost\xff").unwrap());
-        assert_eq!(check(&map).unwrap_err().code, Code::BadHeader);
+        assert_eq!(check(&map, None).unwrap_err().code, Code::BadHeader);
     }
 
     #[test]
@@ -203,5 +216,42 @@ mod tests {
             let all: Vec<_> = std::iter::once(host).chain(headers.iter().copied()).collect();
             assert_eq!(verdict(&all), *expected, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn over_tls_the_names_of_the_certificate_are_served_too() {
+        let certificate = crate::tls::tests::certificate("DNS:shop.example,DNS:*.team.svc");
+        let verdict = |headers: &[(&'static str, &'static str)]| {
+            let headers =
+                headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            check(&HeaderMap::from_iter(headers), Some(&certificate)).err().map(|refusal| refusal.code)
+        };
+        for (host, expected) in [
+            ("shop.example", None),
+            ("shop.example:6062", None),
+            ("SHOP.EXAMPLE:6062", None),
+            ("debug.team.svc:6062", None),
+            ("10.1.2.3:6062", None),
+            ("[fd00::1]:6062", None),
+            ("localhost:6062", None),
+            ("evil.example", Some(Code::Misdirected)),
+            ("evil.example:6062", Some(Code::Misdirected)),
+            ("shop.example.evil.example", Some(Code::Misdirected)),
+            ("a.debug.team.svc", Some(Code::Misdirected)),
+            ("shop.example@evil.example", Some(Code::BadHeader)),
+            ("", Some(Code::BadHeader)),
+        ] {
+            assert_eq!(verdict(&[("host", host)]), expected, "{host}");
+        }
+        for (origin, expected) in [
+            ("https://shop.example:6062", None),
+            ("http://shop.example:6062", Some(Code::CrossSite)),
+            ("https://shop.example", Some(Code::CrossSite)),
+            ("https://evil.example:6062", Some(Code::CrossSite)),
+            ("null", Some(Code::CrossSite)),
+        ] {
+            assert_eq!(verdict(&[("host", "shop.example:6062"), ("origin", origin)]), expected, "{origin}");
+        }
+        assert_eq!(verdict(&[("host", "shop.example"), ("sec-fetch-site", "same-site")]), Some(Code::CrossSite));
     }
 }

@@ -16,6 +16,7 @@ use super::recorder::RecorderMetrics;
 use crate::gate::metrics::{GateMetrics, LimitOf, LimitVerdict};
 use crate::gate::refuse::Code;
 use crate::target::sampler::{Answer, IndexPage, Sample, SamplerMetrics};
+use crate::tls::metrics::RemoteMetrics;
 
 /// Everything that the agent registers, each family with at least one series.
 fn everything() -> Registry {
@@ -32,6 +33,7 @@ fn everything() -> Registry {
     SamplerMetrics::register(&registry).expect("registered");
     RecorderMetrics::register(&registry).expect("registered");
     let gate = GateMetrics::register(&registry).expect("registered");
+    RemoteMetrics::register(&registry).expect("registered").expires(jiff::Timestamp::UNIX_EPOCH);
     gate.request("heap", Code::Passed, Duration::from_millis(1));
     gate.limit(LimitOf::Source, LimitVerdict::Passed);
     registry

@@ -20,7 +20,10 @@ fn an_empty_file_is_the_defaults() {
 fn every_setting_reaches_its_place() {
     let text = r#"
 target: { address: "unix:///run/goscope/debug.sock" }
-listen: { debug: "127.0.0.1:7061", metrics: "[::1]:7464" }
+listen:
+  debug: "127.0.0.1:7061"
+  metrics: "[::1]:7464"
+  remote: { address: "0.0.0.0:6062", tls: { cert: /t/tls.crt, key: /t/tls.key, clientCa: /t/ca.crt } }
 gate:
   tokens: { files: [/a/*.yaml, /b.yaml] }
   allow: ["!10.1.0.0/16", 10.0.0.0/8]
@@ -36,6 +39,8 @@ store: { path: /d, maxBytes: 2GiB, maxAge: 7d, reserveBytes: 1MiB }
     assert_eq!(config.listen.debug.to_string(), "127.0.0.1:7061");
     assert_eq!(config.listen.metrics.to_string(), "[::1]:7464");
     assert_eq!(config.gate.token_files, [PathBuf::from("/a/*.yaml"), PathBuf::from("/b.yaml")]);
+    let tls = TlsFiles { cert: "/t/tls.crt".into(), key: "/t/tls.key".into(), client_ca: Some("/t/ca.crt".into()) };
+    assert_eq!(config.listen.remote, Some(Remote { address: "0.0.0.0:6062".parse().unwrap(), tls }));
     assert!(config.gate.allow[0].deny && !config.gate.allow[1].deny);
     let per_source = LimitConfig { rate_per_kilosecond: 500, burst: 2, nodelay: false, dry_run: true };
     assert_eq!(config.gate.per_source, per_source);
@@ -84,6 +89,39 @@ fn the_environment_wins_and_its_mistakes_are_named_too() {
     assert_eq!(config.gate.allow.len(), 2);
     let wrong = |name: &str| (name == "GOSCOPE_STORE_MAX_AGE").then(|| "soon".to_owned());
     assert!(mistakes("", &wrong)[0].starts_with("GOSCOPE_STORE_MAX_AGE: expected a duration"));
+}
+
+#[test]
+fn the_remote_listener_is_off_or_has_all_that_it_needs() {
+    let remote =
+        |text: &str| check(&format!("listen: {{ remote: {text} }}"), Config::sidecar(), &none).map(|c| c.listen.remote);
+    for off in
+        ["{}", "{ address: \"\" }", "{ address: \"\", tls: { cert: /c, key: \"\" } }", "{ tls: { cert: /c, key: /k } }"]
+    {
+        assert_eq!(remote(off).unwrap(), None, "{off}");
+    }
+    let on = remote("{ address: \"[::]:6062\", tls: { cert: /c, key: /k } }").unwrap().unwrap();
+    assert_eq!((on.address.to_string().as_str(), on.tls.client_ca), ("[::]:6062", None));
+    for (text, path) in [
+        ("{ address: \"0.0.0.0:1\" }", &["listen.remote.tls.cert: missing", "listen.remote.tls.key: missing"][..]),
+        ("{ address: \"0.0.0.0:1\", tls: { cert: /c } }", &["listen.remote.tls.key: missing"]),
+        ("{ address: \"0.0.0.0:1\", tls: { key: /k, cert: \"\" } }", &["listen.remote.tls.cert: missing"]),
+        ("{ address: everywhere, tls: { key: /k } }", &["listen.remote.address: expected an address"]),
+        ("{ address: \"0.0.0.0:1\", tls: { cert: /c, key: /k, ca: /a } }", &["listen.remote.tls.ca: unknown key"]),
+    ] {
+        let found: Vec<String> = remote(text).unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), path.len(), "{text}: {found:?}");
+        for (found, path) in found.iter().zip(path) {
+            assert!(found.starts_with(path), "{found}");
+        }
+    }
+    // One variable turns it off.
+    let environment = |name: &str| (name == "GOSCOPE_LISTEN_REMOTE_ADDRESS").then(String::new);
+    let text = "listen: { remote: { address: \"0.0.0.0:1\", tls: { cert: /c, key: /k } } }";
+    assert_eq!(check(text, Config::sidecar(), &environment).unwrap().listen.remote, None);
+    let environment = |name: &str| (name == "GOSCOPE_LISTEN_REMOTE_TLS_CLIENT_CA").then(|| "/a".to_owned());
+    let tls = check(text, Config::sidecar(), &environment).unwrap().listen.remote.unwrap().tls;
+    assert_eq!(tls.client_ca, Some("/a".into()));
 }
 
 #[test]
