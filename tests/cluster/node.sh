@@ -19,7 +19,7 @@ cache=${GOSCOPE_CLUSTER_CACHE:-${HOME:?}/.cache/goscope-cluster}
 bin=${GOSCOPE_CLUSTER_BIN:-$cache/kubernetes-${KUBERNETES}_containerd-${CONTAINERD}_runc-$RUNC/bin}
 run=${GOSCOPE_CLUSTER_RUN:-$cache/run}
 pki=$run/pki
-node_ip=10.77.0.1 pod_cidr=10.78.0.0/24 service_cidr=10.96.0.0/16
+node_ip=10.77.0.1 pod_cidr=10.78.0.0/24 service_cidr=10.96.0.0/16 api_ip=10.96.0.1
 cgroup=goscope-node-$(cksum <<<"$run" | cut -d' ' -f1)
 # What the components write to whatever they are told; inside, each is an empty folder in memory.
 hidden=(/opt /run /var/lib/cni /var/lib/kubelet /var/log)
@@ -79,6 +79,8 @@ first_process() {
     ip link add node0 type veth peer name node0p # there may be no dummy device
     ip link set node0p up
     ip addr add $node_ip/24 dev node0
+    # Services lead nowhere, as nothing translates their addresses; but pods ask the API server by its own, so that one is the node's.
+    ip addr add $api_ip/32 dev node0
     ip link set node0 up
     ip route add default dev node0
     sysctl -qw net.ipv4.ip_forward=1
@@ -86,7 +88,7 @@ first_process() {
     start containerd containerd -c "$run/containerd.toml"
     start etcd kube etcd --data-dir "$run/etcd" --unsafe-no-fsync --listen-client-urls http://127.0.0.1:2379 \
         --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
-    start apiserver kube apiserver --etcd-servers=http://127.0.0.1:2379 --secure-port=6443 --advertise-address=$node_ip \
+    start apiserver kube apiserver --etcd-servers=http://127.0.0.1:2379 --secure-port=443 --advertise-address=$node_ip \
         --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" --client-ca-file="$pki/ca.crt" \
         --kubelet-client-certificate="$pki/admin.crt" --kubelet-client-key="$pki/admin.key" --kubelet-certificate-authority="$pki/ca.crt" \
         --kubelet-preferred-address-types=InternalIP --service-account-issuer=https://kubernetes.default.svc \
@@ -137,7 +139,7 @@ credentials() {
     mkdir -p "$pki"
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$pki/ca.key" -out "$pki/ca.crt" -days 30 -subj /CN=test-ca
     openssl genrsa -out "$pki/sa.key" 2048
-    certificate apiserver /CN=kube-apiserver "IP:127.0.0.1,IP:$node_ip,IP:10.96.0.1,DNS:localhost,DNS:kubernetes.default.svc"
+    certificate apiserver /CN=kube-apiserver "IP:127.0.0.1,IP:$node_ip,IP:$api_ip,DNS:localhost,DNS:kubernetes.default.svc"
     certificate admin "/O=system:masters/CN=admin" DNS:admin
     certificate kubelet "/O=system:nodes/CN=system:node:node1" "DNS:node1,IP:$node_ip,IP:127.0.0.1"
     local user
@@ -145,7 +147,7 @@ credentials() {
         cat >"$run/$user.kubeconfig" <<END
 apiVersion: v1
 kind: Config
-clusters: [{name: test, cluster: {server: "https://127.0.0.1:6443", certificate-authority: $pki/ca.crt}}]
+clusters: [{name: test, cluster: {server: "https://127.0.0.1:443", certificate-authority: $pki/ca.crt}}]
 users: [{name: $user, user: {client-certificate: $pki/$user.crt, client-key: $pki/$user.key}}]
 contexts: [{name: test, context: {cluster: test, user: $user}}]
 current-context: test
