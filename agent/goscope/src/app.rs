@@ -34,6 +34,8 @@ use crate::metrics::recorder::RecorderMetrics;
 use crate::notice::{Audience, Notices, Places};
 use crate::pod::Pod;
 use crate::recorder::{self, Settings, Wake};
+use crate::store::depot::Depot;
+use crate::store::metrics::StoreMetrics;
 use crate::target::client::Client;
 use crate::target::sampler::{Answer, Sample, Sampler, SamplerMetrics};
 use crate::telemetry::capped_file::CappedFile;
@@ -149,13 +151,17 @@ impl Agent {
         // The recorder and its bell first: there may be a death to tell within a second, and an address that is taken is waited for.
         let settings = self.settings();
         let recorder_metrics = RecorderMetrics::register(&self.registry).context("cannot register metrics")?;
+        let store_metrics = StoreMetrics::register(&self.registry).context("cannot register metrics")?;
+        let depot = Depot::new(store_metrics);
         let notices = self.notices;
         let (recorded_tx, mut recorded_rx) = tokio::sync::oneshot::channel::<()>();
         let recorder_latch = self.readiness.latch("recorder");
+        let recorder_depot = depot.clone();
         std::thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || {
-                recorder::record(settings, notices, recorder_metrics, &wake_rx, &build_tx, recorder_latch);
+                let (depot, latch) = (recorder_depot, recorder_latch);
+                recorder::record(settings, &depot, notices, recorder_metrics, &wake_rx, &build_tx, latch);
                 drop(recorded_tx);
             })
             .context("cannot start the recorder")?;

@@ -5,7 +5,7 @@
 //! series is `agent/METRICS.md`; a test compares it with what is registered.
 //!
 //! - [`go`]: the target's series, from the latest sample;
-//! - [`recorder`]: incidents, spool and store;
+//! - [`recorder`]: incidents and spool;
 //! - [`readiness`]: what `/readyz` answers;
 //! - [`router`]: the routes; [`crate::serve`] serves them.
 //!

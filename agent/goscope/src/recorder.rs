@@ -4,7 +4,7 @@
 //! agent that holds its folder by `flock`. Whatever fails is tried again later with the same bytes: the spool is deleted only behind a checkpoint. A
 //! run that fails holds up no other.
 //!
-//! Metrics: `goscope_incidents_total`, `goscope_spool_lag_bytes`, `goscope_spool_gap_bytes_total`, `goscope_store_*`.
+//! Metrics: `goscope_incidents_total`, `goscope_spool_lag_bytes`, `goscope_spool_gap_bytes_total`.
 
 pub mod death;
 pub mod evidence;
@@ -28,7 +28,8 @@ use crate::metrics::readiness::Latch;
 use crate::metrics::recorder::RecorderMetrics;
 use crate::notice::Notices;
 use crate::pod::Pod;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+use crate::store::depot::Depot;
 use crate::telemetry;
 use repeat::Repeats;
 use run::{Progress, Run, Shared};
@@ -75,9 +76,10 @@ pub struct Settings {
 
 /// Records until it is told to stop, then until the spool is read to its end. Runs on a thread of its own.
 ///
-/// `build` is told the build information of the app as soon as it is known; `latch` is dropped when the store is open.
+/// `depot` is filled and `latch` dropped when the store is open; `build` is told the build information of the app as soon as it is known.
 pub fn record(
     settings: Settings,
+    depot: &Depot,
     notices: Notices,
     metrics: RecorderMetrics,
     wake: &Receiver<Wake>,
@@ -85,11 +87,12 @@ pub fn record(
     latch: Latch,
 ) {
     let mut stopping: Option<Instant> = None;
-    let Some(store) = open_store(&settings, &metrics, wake) else { return };
+    let Some(store) = open_store(&settings, depot, wake) else { return };
     drop(latch);
     let shown_store = settings.shown_store.join(&settings.host);
     let shared = Shared {
         store,
+        depot: depot.clone(),
         host: settings.host.clone(),
         pod: settings.pod.clone(),
         notices,
@@ -97,7 +100,6 @@ pub fn record(
         repeats: Repeats::default(),
         shown_store,
     };
-    shared.tell_store_bytes();
     let mut recorder = Recorder {
         settings,
         shared,
@@ -164,7 +166,7 @@ impl Recorder {
         }
         if self.evicted.elapsed() >= EVICT {
             self.evicted = Instant::now();
-            self.shared.evict(None);
+            self.shared.store.evict(jiff::Timestamp::now(), None);
         }
         let own = self.settings.own_run.clone();
         if let Some(own) = &own
@@ -308,12 +310,11 @@ impl OpenRun {
 }
 
 /// Opens the store, and again until it can be opened: a volume may come back. `None` when told to stop before.
-fn open_store(settings: &Settings, metrics: &RecorderMetrics, wake: &Receiver<Wake>) -> Option<Store> {
+fn open_store(settings: &Settings, depot: &Depot, wake: &Receiver<Wake>) -> Option<Store> {
     loop {
-        match Store::open(&settings.store, &settings.host, jiff::Timestamp::now()) {
-            Ok(store) => return Some(store),
-            Err(error @ (StoreError::Prepare { .. } | StoreError::Write { .. } | StoreError::Commit { .. })) => {
-                metrics.store_errors.inc();
+        match depot.open(&settings.store, &settings.host, jiff::Timestamp::now()) {
+            Ok(store) => return Some(store.clone()),
+            Err(error) => {
                 tracing::error!(error = telemetry::chain(&error), "store cannot be opened and will be tried again");
             }
         }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::recorder::RecorderMetrics;
 use crate::gate::metrics::{GateMetrics, LimitOf, LimitVerdict};
 use crate::gate::refuse::Code;
+use crate::store::metrics::StoreMetrics;
 use crate::target::sampler::{Answer, IndexPage, Sample, SamplerMetrics};
 use crate::tls::metrics::RemoteMetrics;
 
@@ -32,6 +33,7 @@ fn everything() -> Registry {
     super::go::register(&registry, watch::channel(Some(sample)).1, watch::channel(Some(build)).1).expect("registered");
     SamplerMetrics::register(&registry).expect("registered");
     RecorderMetrics::register(&registry).expect("registered");
+    StoreMetrics::register(&registry).expect("registered");
     let gate = GateMetrics::register(&registry).expect("registered");
     RemoteMetrics::register(&registry).expect("registered").expires(jiff::Timestamp::UNIX_EPOCH);
     gate.request("heap", Code::Passed, Duration::from_millis(1));

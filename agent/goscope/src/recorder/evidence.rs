@@ -101,7 +101,7 @@ pub struct Stored {
 ///
 /// # Errors
 /// The volume cannot be written, or the spool cannot be read.
-pub fn store(store: &mut Store, what: What<'_>, context: &Context<'_>) -> Result<Stored, StoreError> {
+pub fn store(store: &Store, what: What<'_>, context: &Context<'_>) -> Result<Stored, StoreError> {
     let origin = what.origin(context.name);
     if let Some(folder) = store.find(INCIDENTS, &ArtifactId::tag_of(&origin))? {
         return Ok(Stored { folder, again: true });
@@ -139,6 +139,11 @@ pub fn store(store: &mut Store, what: What<'_>, context: &Context<'_>) -> Result
         files: staged.files().to_vec(),
         pinned: false,
         requested_by: "crash".to_owned(),
+        trigger: None,
+        reason: None,
+        incident: None,
+        seconds: None,
+        debug: None,
     })?;
     Ok(Stored { folder, again: false })
 }

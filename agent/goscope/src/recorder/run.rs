@@ -17,12 +17,13 @@ use super::repeat::Repeats;
 use super::tell::{self, Told};
 use crate::intake::checkpoint::{Checkpoint, replace};
 use crate::intake::stream::{Step, Stream};
-use crate::metrics::recorder::{RecordedKind, RecorderMetrics, StoredKind};
+use crate::metrics::recorder::{RecordedKind, RecorderMetrics};
 use crate::model::ArtifactId;
 use crate::notice::Notices;
 use crate::pod::Pod;
 use crate::spool::{self, ExitRecord, StartRecord};
-use crate::store::{INCIDENTS, Store, StoreError};
+use crate::store::depot::Depot;
+use crate::store::{Store, StoreError};
 
 /// A death that was told is stored when the app has ended, with its exit record. If the app lives on this long, it was somebody else's death.
 const DEATH_WAIT: Duration = Duration::from_secs(30);
@@ -35,6 +36,8 @@ const CHECKPOINT_BYTES: u64 = 8 << 20;
 #[derive(Debug)]
 pub struct Shared {
     pub store: Store,
+    /// Told how the volume is.
+    pub depot: Depot,
     pub host: String,
     /// The pod, where its manifest tells it.
     pub pod: Option<Pod>,
@@ -289,10 +292,8 @@ impl Run {
             exit,
             build: self.build(),
         };
-        let stored = evidence::store(&mut shared.store, what, &context).map_err(|error| {
-            shared.metrics.store_errors.inc();
-            StepError::Store(error)
-        })?;
+        let stored = evidence::store(&shared.store, what, &context);
+        let stored = shared.depot.note(stored).map_err(StepError::Store)?;
         if !stored.again {
             shared.metrics.incident(what.recorded());
             tracing::info!(kind = what.kind(), run = self.name, path = %stored.folder.display(), "incident stored");
@@ -400,23 +401,9 @@ pub enum StepError {
 }
 
 impl Shared {
-    /// Brings `goscope_store_bytes` up to date.
-    pub fn tell_store_bytes(&self) {
-        let bytes = self.store.bytes_of(INCIDENTS);
-        self.metrics.store_bytes(StoredKind::Incidents).set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    fn after_put(&mut self, folder: &Path) {
+    fn after_put(&self, folder: &Path) {
         let keep = folder.file_name().and_then(|name| name.to_str()).and_then(ArtifactId::parse);
-        self.evict(keep.as_ref());
-    }
-
-    /// Applies the store's bounds; `keep` stays in any case.
-    pub(super) fn evict(&mut self, keep: Option<&ArtifactId>) {
-        for evicted in self.store.evict(jiff::Timestamp::now(), keep) {
-            self.metrics.evicted(evicted.reason);
-        }
-        self.tell_store_bytes();
+        self.store.evict(jiff::Timestamp::now(), keep.as_ref());
     }
 }
 

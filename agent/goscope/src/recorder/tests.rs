@@ -6,6 +6,7 @@ use crate::metrics::readiness::Readiness;
 use crate::metrics::recorder::RecorderMetrics;
 use crate::notice::Audience;
 use crate::spool::{self, ExitRecord};
+use crate::store::metrics::StoreMetrics;
 
 fn recorder(dir: &Path, own: Option<&str>) -> Recorder {
     let store = StoreConfig {
@@ -22,8 +23,11 @@ fn recorder(dir: &Path, own: Option<&str>) -> Recorder {
         own_run: own.map(str::to_owned),
         shown_store: "data".into(),
     };
+    let depot = Depot::new(StoreMetrics::register(&prometheus::Registry::new()).unwrap());
+    let store = depot.open(&store, "pod-1", jiff::Timestamp::now()).unwrap().clone();
     let shared = Shared {
-        store: Store::open(&store, "pod-1", jiff::Timestamp::now()).unwrap(),
+        store,
+        depot,
         host: "pod-1".into(),
         pod: None,
         notices: Notices::new(Audience::Quiet, true),
@@ -161,5 +165,7 @@ fn it_stops_when_no_store_is_to_be_had() {
     wake.send(Wake::Stop).unwrap();
     let readiness = Readiness::default();
     let latch = readiness.latch("recorder");
-    record(settings, Notices::new(Audience::Quiet, true), metrics, &wake_rx, &watch::channel(None).0, latch);
+    let depot = Depot::new(StoreMetrics::register(&prometheus::Registry::new()).unwrap());
+    record(settings, &depot, Notices::new(Audience::Quiet, true), metrics, &wake_rx, &watch::channel(None).0, latch);
+    assert!(depot.store().is_err() && depot.problem().is_some());
 }

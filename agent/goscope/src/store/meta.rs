@@ -8,11 +8,11 @@ use crate::pod::Pod;
 pub const SCHEMA: &str = "goscope.artifact/v1";
 
 /// What an artifact is, when and where it came from, and what its files must hash to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     pub schema: String,
     pub id: String,
-    /// The folder it stands in: `incidents`, later `heap`, `trace` and so on.
+    /// The folder it stands in: `incidents`, `heap`, `trace` and so on.
     pub kind: String,
     /// RFC 3339, UTC.
     pub created: String,
@@ -31,6 +31,40 @@ pub struct Meta {
     pub pinned: bool,
     /// `crash`, `rule`, or the name of who asked.
     pub requested_by: String,
+    /// What made goscope take it, where that is not an incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<Trigger>,
+    /// Why, in the words of who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The incident that it belongs to: the identifier of another artifact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<String>,
+    /// Over how many seconds it was taken, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// The form that was asked for: 1 and 2 are text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debug: Option<u8>,
+}
+
+impl Meta {
+    /// Whether a person asked for it: then it goes only after what nobody asked for.
+    #[must_use]
+    pub fn is_hand_made(&self) -> bool {
+        self.trigger == Some(Trigger::Api)
+    }
+}
+
+/// What made goscope take a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A person, through the API.
+    Api,
+    /// One that a later version knows.
+    #[serde(other)]
+    Other,
 }
 
 /// One file of an artifact.

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use ring::digest::{Context, SHA256};
@@ -19,7 +20,7 @@ pub(super) struct StagingFolder {
     path: PathBuf,
     /// Keeps the lock.
     _held: File,
-    next: u64,
+    next: AtomicU64,
 }
 
 impl StagingFolder {
@@ -34,15 +35,14 @@ impl StagingFolder {
                 made => made?,
             }
             if let Some(held) = hold(&path)? {
-                return Ok(Self { path, _held: held, next: 0 });
+                return Ok(Self { path, _held: held, next: AtomicU64::new(0) });
             }
         }
         unreachable!("numbers do not run out")
     }
 
-    pub(super) fn stage(&mut self) -> Result<Staged, StoreError> {
-        self.next += 1;
-        let path = self.path.join(self.next.to_string());
+    pub(super) fn stage(&self) -> Result<Staged, StoreError> {
+        let path = self.path.join(self.number().to_string());
         DirBuilder::new()
             .recursive(true)
             .mode(0o750)
@@ -51,13 +51,31 @@ impl StagingFolder {
         Ok(Staged { path, files: Vec::new() })
     }
 
-    /// Takes the folder out of sight by one rename, then deletes it, so that no reader finds half of it.
-    pub(super) fn discard(&mut self, artifact: &Path) -> io::Result<()> {
-        self.next += 1;
-        let aside = self.path.join(format!("evicted-{}", self.next));
+    /// Takes the folder out of sight by one rename, so that no reader finds half of it when it is deleted, and returns where it is now.
+    pub(super) fn set_aside(&self, artifact: &Path) -> io::Result<PathBuf> {
+        let aside = self.path.join(format!("gone-{}", self.number()));
         fs::create_dir_all(&self.path)?;
         fs::rename(artifact, &aside)?;
-        fs::remove_dir_all(&aside)
+        Ok(aside)
+    }
+
+    /// Puts a new `meta.json` in the place of the one at `path`, durable when it returns. A reader finds the old one or the new one.
+    pub(super) fn exchange(&self, path: &Path, meta: &Meta) -> io::Result<()> {
+        let aside = self.path.join(format!("meta-{}", self.number()));
+        fs::create_dir_all(&self.path)?;
+        let exchanged =
+            write_meta(&aside, meta).and_then(|()| fs::rename(&aside, path)).and_then(|()| match path.parent() {
+                Some(artifact) => File::open(artifact)?.sync_all(),
+                None => Ok(()),
+            });
+        if exchanged.is_err() {
+            drop(fs::remove_file(&aside));
+        }
+        exchanged
+    }
+
+    fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 }
 

@@ -5,6 +5,7 @@ use super::*;
 use crate::config::StoreConfig;
 use crate::metrics::recorder::RecorderMetrics;
 use crate::notice::Audience;
+use crate::store::metrics::StoreMetrics;
 
 const PANIC: &str = "panic: boom\n\ngoroutine 1 [running]:\nmain.main()\n\t/src/main.go:4 +0x1d\n";
 const HTTP_PANIC: &str = "2026/11/23 08:57:04 http: panic serving 127.0.0.1:41234: oops\ngoroutine 34 [running]:\nnet/http.(*conn).serve.func1()\n\t/usr/local/go/src/net/http/server.go:1947 +0xbe\npanic({0x6a1b40?, 0x7f1d60?})\n\t/usr/local/go/src/runtime/panic.go:783 +0x132\nmain.handler({0x7f0a, 0xc000}, 0xc0001)\n\t/src/main.go:12 +0x2c\ncreated by net/http.(*Server).Serve in goroutine 1\n\t/usr/local/go/src/net/http/server.go:3454 +0x485\n";
@@ -88,8 +89,11 @@ fn shared(dir: &Path) -> Shared {
         max_age: Duration::from_secs(1 << 40),
         reserve_bytes: 0,
     };
+    let depot = Depot::new(StoreMetrics::register(&prometheus::Registry::new()).unwrap());
+    let store = depot.open(&config, "pod-1", jiff::Timestamp::now()).unwrap().clone();
     Shared {
-        store: Store::open(&config, "pod-1", jiff::Timestamp::now()).unwrap(),
+        store,
+        depot,
         host: "pod-1".into(),
         pod: None,
         notices: Notices::new(Audience::Quiet, true),
