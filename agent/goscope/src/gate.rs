@@ -2,7 +2,7 @@
 //!
 //! A request meets, in this order: [`route`] (exact table, GET and HEAD only, no body, a query written anew), [`origin`] (DNS rebinding and other
 //! sites), the limit of its source address, [`identity`] (a token), [`permit`] (address list and tier), the limit of its identity ([`limit`]),
-//! [`forward`] (a request of our own to the target, the answer handed on frame by frame), [`audit`] (a line at its start and one at its end). Each
+//! [`upstream`](crate::target::upstream) (a request of our own to the target, the answer handed on frame by frame), [`audit`] (a line at its start and one at its end). Each
 //! decision is a pure function of the request, the configuration and the time; this file joins them. What is refused gets the answer of
 //! [`refuse`], and each code there is also a value of the metric `goscope_gate_requests_total`.
 //!
@@ -27,15 +27,13 @@ use jiff::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::render::target_text;
 use crate::config::{GateConfig, TargetAddress};
 use crate::serve::Peer;
-use crate::target::opening::opening;
+use crate::target::upstream::{Upstream, UpstreamError};
 use crate::tls::Certificate;
 use account::{Account, Trail};
 use audit::{AuditId, AuditSink, Stage};
 use body::GateBody;
-use forward::{Upstream, UpstreamError};
 use identity::Identity;
 use limit::{Limiter, Verdict};
 use metrics::{GateMetrics, LimitOf, LimitVerdict};
@@ -46,7 +44,6 @@ use tokens::{Reload, TokenStore};
 mod account;
 pub mod audit;
 pub mod body;
-pub mod forward;
 pub mod identity;
 pub mod limit;
 pub mod metrics;
@@ -110,7 +107,7 @@ impl Gate {
         let gate = Self(Arc::new(Inner {
             config,
             tokens: Arc::new(tokens),
-            upstream: Upstream::new(target),
+            upstream: Upstream::pooled(target),
             audit,
             metrics,
             limits: Mutex::new(limits),
@@ -390,33 +387,12 @@ where
 
 /// Why the target gave no answer, for the client.
 fn explain(error: &UpstreamError, address: &TargetAddress, patience: Duration) -> Refusal {
-    let target = target_text(address);
-    match error {
-        UpstreamError::Connect(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Refusal::new(
-            Code::TargetNotListening,
-            format!(
-                "the app's socket {target} may not be opened by goscope (permission denied); its owner or mode must admit goscope's user"
-            ),
-        ),
-        UpstreamError::Connect(error) => Refusal::new(
-            Code::TargetNotListening,
-            format!(
-                "nothing answers at {target} ({error}); the app opens it with\n    {}",
-                opening(address).join("\n    ")
-            ),
-        ),
-        UpstreamError::Timeout => Refusal::new(
-            Code::TargetTimeout,
-            format!("the app at {target} did not answer within {} s", patience.as_secs()),
-        ),
-        UpstreamError::Closed(_) => Refusal::new(
-            Code::TargetBadAnswer,
-            format!("the app at {target} closed the connection before it answered; it may have ended or may be ending"),
-        ),
-        UpstreamError::Protocol(_) => {
-            Refusal::new(Code::TargetBadAnswer, format!("what listens at {target} does not answer in HTTP/1.1"))
-        }
-    }
+    let code = match error {
+        UpstreamError::Connect(_) => Code::TargetNotListening,
+        UpstreamError::Timeout => Code::TargetTimeout,
+        UpstreamError::Closed(_) | UpstreamError::Protocol(_) => Code::TargetBadAnswer,
+    };
+    Refusal::new(code, error.explain(address, patience))
 }
 
 fn verb(method: &Method) -> &'static str {

@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use super::Gate;
 use super::audit::{Answer, AuditId, Ended, Event, Stage};
 use super::body::GateBody;
-use super::forward::UpstreamBody;
 use super::identity::Identity;
 use super::refuse::{Code, Refusal, X_GO_PPROF, X_GOSCOPE_AUDIT_ID, common_headers};
 use super::route::Route;
+use crate::target::upstream::UpstreamBody;
 
 /// Headers of the target's answer that are handed on.
 static HANDED_ON: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_DISPOSITION, CONTENT_ENCODING];

@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::account::Account;
 use super::audit::Ended;
-use super::forward::{BodyError, UpstreamBody};
+use crate::target::upstream::{BodyError, UpstreamBody};
 
 /// The body of an answer.
 #[derive(Debug)]

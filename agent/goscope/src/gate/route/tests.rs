@@ -2,6 +2,8 @@ use super::*;
 use http::HeaderValue;
 use proptest::prelude::*;
 
+use crate::token::tier::Tier;
+
 const CAPS: Caps = Caps { cpu_seconds: 60, trace_seconds: 30 };
 
 type Headers = &'static [(&'static str, &'static str)];

@@ -22,8 +22,10 @@ use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Sleep, timeout};
 
+use super::connect::{TargetStream, connect};
+use super::opening::opening;
 use crate::config::TargetAddress;
-use crate::target::connect::{TargetStream, connect};
+use crate::config::render::target_text;
 
 /// Connections that wait for the next request.
 const IDLE_MAX: usize = 8;
@@ -34,13 +36,17 @@ const CLOSE_RACE: Duration = Duration::from_millis(500);
 /// Bytes read from the target at once, at most. Measured: half of it costs 7 % of throughput, twice
 /// of it gains nothing and holds more memory for each answer under way.
 const READ_BYTES: usize = 512 << 10;
+/// The same where memory matters more than throughput.
+const READ_BYTES_FRUGAL: usize = 64 << 10;
 
-/// The one client of the target.
+/// A client of the target, for answers of any length.
 #[derive(Debug)]
 pub struct Upstream {
     address: TargetAddress,
     host: HeaderValue,
     idle: Mutex<Vec<Link>>,
+    idle_max: usize,
+    read_bytes: usize,
 }
 
 /// Why the target gave no answer.
@@ -56,6 +62,30 @@ pub enum UpstreamError {
     Protocol(#[source] hyper::Error),
 }
 
+impl UpstreamError {
+    /// What is wrong and what to do about it, in a sentence for a person.
+    #[must_use]
+    pub fn explain(&self, address: &TargetAddress, patience: Duration) -> String {
+        let target = target_text(address);
+        match self {
+            Self::Connect(error) if error.kind() == io::ErrorKind::PermissionDenied => format!(
+                "the app's socket {target} may not be opened by goscope (permission denied); its owner or mode must admit goscope's user"
+            ),
+            Self::Connect(error) => {
+                format!(
+                    "nothing answers at {target} ({error}); the app opens it with\n    {}",
+                    opening(address).join("\n    ")
+                )
+            }
+            Self::Timeout => format!("the app at {target} did not answer within {} s", patience.as_secs()),
+            Self::Closed(_) => format!(
+                "the app at {target} closed the connection before it answered; it may have ended or may be ending"
+            ),
+            Self::Protocol(_) => format!("what listens at {target} does not answer in HTTP/1.1"),
+        }
+    }
+}
+
 type Driver = Pin<Box<Connection<TokioIo<TargetStream>, Empty<Bytes>>>>;
 
 /// One connection and the half-finished exchange on it.
@@ -68,14 +98,25 @@ struct Link {
 }
 
 impl Upstream {
+    /// A client for those who ask often: it keeps connections.
     #[must_use]
-    pub fn new(address: TargetAddress) -> Arc<Self> {
+    pub fn pooled(address: TargetAddress) -> Arc<Self> {
+        Self::new(address, IDLE_MAX, READ_BYTES)
+    }
+
+    /// A client for those who ask seldom: it leaves no connection behind, and holds little memory for each answer.
+    #[must_use]
+    pub fn frugal(address: TargetAddress) -> Arc<Self> {
+        Self::new(address, 0, READ_BYTES_FRUGAL)
+    }
+
+    fn new(address: TargetAddress, idle_max: usize, read_bytes: usize) -> Arc<Self> {
         let host = match &address {
             TargetAddress::Tcp(address) => HeaderValue::try_from(address.to_string()),
             TargetAddress::Unix(_) => Ok(HeaderValue::from_static("localhost")),
         };
         let host = host.expect("an address has only characters of a header");
-        Arc::new(Self { address, host, idle: Mutex::new(Vec::new()) })
+        Arc::new(Self { address, host, idle: Mutex::new(Vec::new()), idle_max, read_bytes })
     }
 
     #[must_use]
@@ -140,7 +181,7 @@ impl Upstream {
         let stream = connect(&self.address).await.map_err(UpstreamError::Connect)?;
         let mut builder = Builder::new();
         // A request of ours is one short buffer, for which send(2) is cheaper than writev(2).
-        builder.max_buf_size(READ_BYTES).writev(false);
+        builder.max_buf_size(self.read_bytes).writev(false);
         let (sender, connection) = builder.handshake(stream).await.map_err(classify)?;
         Ok(Link { sender, connection: Some(Box::pin(connection)), parked: Instant::now() })
     }
@@ -162,7 +203,7 @@ impl Upstream {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_MAX {
+        if idle.len() < self.idle_max {
             link.parked = Instant::now();
             idle.push(link);
         }
