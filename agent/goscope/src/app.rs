@@ -23,9 +23,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::Api;
+use crate::api::info::{self, About, Mode};
 use crate::config::check::process_environment;
 use crate::config::{Config, TargetAddress};
 use crate::gate::Gate;
+use crate::gate::admission::Admission;
 use crate::gate::audit::{self, AuditSink, AuditWriter};
 use crate::gate::metrics::GateMetrics;
 use crate::gate::tokens::TokenStore;
@@ -147,6 +150,8 @@ impl Agent {
         let tasks = TaskTracker::new();
         let (wake_tx, wake_rx) = mpsc::channel();
         let (build_tx, build_rx) = watch::channel(None);
+        // finders --findings--> API
+        let findings_tx = watch::Sender::new(Arc::new(Vec::new()));
 
         // The recorder and its bell first: there may be a death to tell within a second, and an address that is taken is waited for.
         let settings = self.settings();
@@ -211,7 +216,20 @@ impl Agent {
             let tokens = TokenStore::new(self.config.gate.token_files.clone());
             let gate = Gate::new(self.config.gate.clone(), self.config.target.clone(), tokens, sink, gate_metrics);
             tasks.spawn(gate.clone().run(stop.clone()));
-            let handler = gate.handler(gate.router());
+            let about = About {
+                mode: if self.embedded.is_some() { Mode::Run } else { Mode::Agent },
+                host: host_name(),
+                pod: Pod::of(&process_environment),
+                admission: gate.admission().clone(),
+                target: Some(info::Target {
+                    address: self.config.target.clone(),
+                    sample: sample_rx.clone(),
+                    build: build_rx.clone(),
+                }),
+                findings: findings_tx.subscribe(),
+            };
+            let api = Api::new(gate.admission().clone(), info::router(about));
+            let handler = api.handler(gate.handler(gate.router()));
             if let (Some(listener), Some(remote)) = (self.remote, &self.config.listen.remote) {
                 let remote_metrics = RemoteMetrics::register(&self.registry).context("cannot register metrics")?;
                 let keeper = Arc::new(Keeper::new(remote.tls.clone(), remote_metrics));
@@ -222,7 +240,7 @@ impl Agent {
             if let Some(listener) = self.debug {
                 tasks.spawn(serve::serve(listener, handler, stop.clone(), tasks.clone()));
             }
-            tasks.spawn(wait_for_tokens(gate, gate_latch, stop.clone()));
+            tasks.spawn(wait_for_tokens(gate.admission().clone(), gate_latch, stop.clone()));
         }
         if self.embedded.is_some() {
             let (notices, target) = (self.notices, self.config.target.clone());
@@ -364,10 +382,10 @@ async fn follow_launcher(wake: Sender<Wake>, stop: CancellationToken) {
 }
 
 /// The gate is ready when it knows whom to let in. Its own task reads the files.
-async fn wait_for_tokens(gate: Gate, latch: Latch, stop: CancellationToken) {
+async fn wait_for_tokens(admission: Admission, latch: Latch, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = gate.knows_tokens() => drop(latch),
+        () = admission.knows_tokens() => drop(latch),
     }
 }
 

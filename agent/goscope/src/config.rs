@@ -49,6 +49,7 @@ impl Config {
                 ],
                 per_source: limit,
                 per_identity: limit,
+                api: LimitConfig { rate_per_kilosecond: 20_000, burst: 40, ..limit },
                 caps: Caps { cpu_seconds: 60, trace_seconds: 30 },
             },
             intake: IntakeConfig { spool: PathBuf::from("/var/lib/goscope/spool") },
@@ -132,6 +133,8 @@ pub struct GateConfig {
     pub per_source: LimitConfig,
     /// Limit by identity, asked after the token was accepted.
     pub per_identity: LimitConfig,
+    /// Limit of the API, by source address and by identity, apart from the gate's.
+    pub api: LimitConfig,
     pub caps: Caps,
 }
 

@@ -1,5 +1,6 @@
 //! The goscope binary's parts: everything that touches the world. `agent/ARCHITECTURE.md` is the map.
 
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 /// Names one artifact: a time in UTC and a tag, `2026-11-23T08-57-04Z-1f2e3d4c5b`. Sorts by time.
 ///
@@ -68,6 +69,32 @@ pub fn file_time(time: Timestamp) -> String {
 fn parse_file_time(text: &str) -> Option<Timestamp> {
     let (date, time) = text.split_once('T')?;
     format!("{date}T{}", time.replace('-', ":")).parse().ok()
+}
+
+/// What a part of the agent found out that a person should know, as in `findings` of `goscope analyze`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Stable, in words joined by hyphens: `bypass`.
+    pub id: &'static str,
+    pub severity: Severity,
+    /// One sentence.
+    pub claim: String,
+    /// What it rests on, a line each.
+    pub evidence: Vec<String>,
+    /// What to do, one sentence.
+    pub next: String,
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// To be done now.
+    Error,
+    /// To be done.
+    Warning,
+    /// To be known.
+    Info,
 }
 
 /// Lower-case hexadecimal.

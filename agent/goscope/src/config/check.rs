@@ -93,6 +93,7 @@ fn read(reading: &Reading<'_>, file: &mut Walker<'_>, config: &mut Config) {
     let mut limits = gate.section("limits");
     limit(reading, &mut limits.section("perSource"), &mut config.gate.per_source);
     limit(reading, &mut limits.section("perIdentity"), &mut config.gate.per_identity);
+    limit(reading, &mut limits.section("api"), &mut config.gate.api);
     drop(limits);
     let mut caps = gate.section("caps");
     reading.set(&mut caps, "cpuSeconds", &mut config.gate.caps.cpu_seconds, parse_seconds_cap);

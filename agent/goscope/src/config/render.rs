@@ -49,6 +49,8 @@ pub fn render(config: &Config, comments: Comments) -> String {
     out.section("  ", "limits");
     out.leaf("    ", "perSource", &limit(&config.gate.per_source));
     out.leaf("    ", "perIdentity", &limit(&config.gate.per_identity));
+    out.comment("    ", "Of /api/v1/, by source and by identity: a page and goscope ctl ask several times a second, and take nothing from the profiles' limits.");
+    out.leaf("    ", "api", &limit(&config.gate.api));
     out.comment("  ", "The longest profiles that may be asked for, in seconds. More is refused, never shortened.");
     out.section("  ", "caps");
     out.leaf("    ", "cpuSeconds", &config.gate.caps.cpu_seconds);

@@ -9,8 +9,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 
-use super::Gate;
-use super::audit::{Answer, AuditId, Ended, Event, Stage};
+use super::admission::{Admission, Surface};
+use super::audit::{Answer, AuditId, Ended, Event, Stage, Subject};
 use super::body::GateBody;
 use super::identity::Identity;
 use super::refuse::{Code, Refusal, X_GO_PPROF, X_GOSCOPE_AUDIT_ID, common_headers};
@@ -22,22 +22,27 @@ static HANDED_ON: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_DISPOSITION, CONTENT_
 
 /// What was found out about a request, for its audit lines.
 #[derive(Debug)]
-pub(super) struct Trail {
-    pub(super) source: IpAddr,
+pub(crate) struct Trail {
+    pub(crate) source: IpAddr,
+    /// What the gate was asked for.
     pub(super) route: Option<Route>,
-    pub(super) target: Option<PathAndQuery>,
-    pub(super) identity: Option<Identity>,
+    /// What the API was asked for: the name of one of its routes.
+    pub(crate) operation: Option<&'static str>,
+    /// Written anew from what was understood.
+    pub(crate) target: Option<PathAndQuery>,
+    pub(crate) identity: Option<Identity>,
     pub(super) limit: Option<&'static str>,
 }
 
 /// One request's entry in the books. Dropped, it is closed: as it was told, or as left by the client.
 #[derive(Debug)]
 pub struct Account {
-    gate: Gate,
+    admission: Admission,
+    pub(super) surface: Surface,
     id: AuditId,
     pub(super) began: Instant,
     verb: &'static str,
-    pub(super) trail: Trail,
+    pub(crate) trail: Trail,
     code: Code,
     status: StatusCode,
     pub(super) bytes: u64,
@@ -46,13 +51,20 @@ pub struct Account {
 
 impl Account {
     /// Until somebody says otherwise, the client left before it got an answer.
-    pub(super) fn open(gate: Gate, id: AuditId, verb: &'static str, source: IpAddr) -> Self {
+    pub(super) fn open(
+        admission: Admission,
+        surface: Surface,
+        id: AuditId,
+        verb: &'static str,
+        source: IpAddr,
+    ) -> Self {
         Self {
-            gate,
+            admission,
+            surface,
             id,
             began: Instant::now(),
             verb,
-            trail: Trail { source, route: None, target: None, identity: None, limit: None },
+            trail: Trail { source, route: None, operation: None, target: None, identity: None, limit: None },
             code: Code::ClientGone,
             status: Code::ClientGone.status(),
             bytes: 0,
@@ -99,6 +111,20 @@ impl Account {
         response
     }
 
+    /// An answer of the API, decided as `code`; its body may take its time. Headers that the answer has already stay.
+    pub(crate) fn hand_out(mut self: Box<Self>, code: Code, answer: Response<axum::body::Body>) -> Response<GateBody> {
+        self.code = code;
+        self.status = answer.status();
+        let (mut ours, body) = answer.into_parts();
+        let mut headers = HeaderMap::with_capacity(4);
+        common_headers(&mut headers, code);
+        headers.insert(X_GOSCOPE_AUDIT_ID.clone(), self.id_header());
+        for (name, value) in &headers {
+            ours.headers.entry(name).or_insert_with(|| value.clone());
+        }
+        Response::from_parts(ours, GateBody::Own { body, account: Some(self) })
+    }
+
     fn id_header(&self) -> HeaderValue {
         HeaderValue::try_from(self.id.to_string()).expect("an id has only digits and a hyphen")
     }
@@ -107,11 +133,18 @@ impl Account {
         self.trail.route.as_ref().map_or("none", |route| route.profile.name())
     }
 
-    pub(super) fn write(&self, stage: Stage, time: Timestamp, code: Code) {
+    fn subject(&self) -> Subject {
+        match self.surface {
+            Surface::Gate => Subject::Profile(self.profile()),
+            Surface::Api => Subject::Operation(self.trail.operation.unwrap_or("none")),
+        }
+    }
+
+    pub(crate) fn write(&self, stage: Stage, time: Timestamp, code: Code) {
         let trail = &self.trail;
         let identity = trail.identity.as_ref();
         let answer = Answer { status: self.status.as_u16(), bytes: self.bytes, ended: self.ended };
-        self.gate.0.audit.write(&Event {
+        self.admission.audit().write(&Event {
             audit_id: self.id,
             stage,
             time,
@@ -121,7 +154,7 @@ impl Account {
             basic_user: identity.and_then(|identity| identity.user.as_deref()),
             source: trail.source,
             code,
-            profile: self.profile(),
+            subject: self.subject(),
             seconds: trail.route.as_ref().and_then(|route| route.seconds.as_ref()).map(|seconds| seconds.text.as_str()),
             answer: (stage == Stage::ResponseComplete).then_some(answer),
             limit: trail.limit,
@@ -132,6 +165,10 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         self.write(Stage::ResponseComplete, Timestamp::now(), self.code);
-        self.gate.0.metrics.request(self.profile(), self.code, self.began.elapsed());
+        let metrics = self.admission.metrics();
+        match self.subject() {
+            Subject::Profile(profile) => metrics.request(profile, self.code, self.began.elapsed()),
+            Subject::Operation(operation) => metrics.api_request(operation, self.code, self.began.elapsed()),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The audit trail: one JSON line when a request arrives and one when it is over.
 //!
-//! Field names are those of `audit.k8s.io/v1` `Event` where the meaning is the same; `code`, `profile`, `seconds`, `bytes`, `ended` and `limit` are ours.
+//! Field names are those of `audit.k8s.io/v1` `Event` where the meaning is the same; `code`, `profile`, `operation`, `seconds`, `bytes`,
+//! `ended` and `limit` are ours.
 //! A line holds nothing that a client wrote freely except the Basic user name of an accepted token: the request URI is written anew from the
 //! route, so no token, no hash and no unlisted parameter can get into it.
 //!
@@ -40,6 +41,17 @@ pub enum Ended {
     TargetCut,
     /// The target sent nothing for too long.
     TargetStalled,
+    /// The volume could not be read to the end; the client's answer was broken off as well.
+    VolumeCut,
+}
+
+/// What was asked for, by a name of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Of the gate.
+    Profile(&'static str),
+    /// Of the API.
+    Operation(&'static str),
 }
 
 impl Stage {
@@ -58,6 +70,7 @@ impl Ended {
             Self::ClientGone => "client_gone",
             Self::TargetCut => "target_cut",
             Self::TargetStalled => "target_stalled",
+            Self::VolumeCut => "volume_cut",
         }
     }
 }
@@ -77,7 +90,7 @@ pub struct Event<'a> {
     pub basic_user: Option<&'a str>,
     pub source: IpAddr,
     pub code: Code,
-    pub profile: &'static str,
+    pub subject: Subject,
     pub seconds: Option<&'a str>,
     /// In the line at the end.
     pub answer: Option<Answer>,
@@ -118,7 +131,11 @@ impl Event<'_> {
         if let Some(answer) = &self.answer {
             write!(line, r#","responseStatus":{{"code":{}}}"#, answer.status)?;
         }
-        for (name, text) in [(r#","code":""#, self.code.name()), (r#"","profile":""#, self.profile)] {
+        let subject = match self.subject {
+            Subject::Profile(profile) => (r#"","profile":""#, profile),
+            Subject::Operation(operation) => (r#"","operation":""#, operation),
+        };
+        for (name, text) in [(r#","code":""#, self.code.name()), subject] {
             line.extend_from_slice(name.as_bytes());
             line.extend_from_slice(text.as_bytes());
         }
@@ -299,7 +316,7 @@ mod tests {
             basic_user: Some("me \"x\"\u{1}"),
             source: "127.0.0.1".parse().unwrap(),
             code: Code::Passed,
-            profile: "profile",
+            subject: Subject::Profile("profile"),
             seconds: Some("5"),
             answer: Some(Answer { status: 200, bytes: 1234, ended: Ended::Complete }),
             limit: Some("REJECTED_DRY_RUN"),
@@ -330,7 +347,13 @@ mod tests {
             limit: None,
             ..event(1)
         };
-        for event in [&event(2), &plain] {
+        let operation = Event { subject: Subject::Operation("artifact"), ..event(3) };
+        assert!(
+            text(&operation).contains(r#""code":"passed","operation":"artifact","seconds""#),
+            "{}",
+            text(&operation)
+        );
+        for event in [&event(2), &plain, &operation] {
             let read: serde_json::Value = serde_json::from_str(&text(event)).unwrap();
             assert_eq!(read["responseStatus"].is_object(), event.answer.is_some());
         }

@@ -17,6 +17,8 @@ pub enum GateBody {
     Full(Bytes),
     /// The target's, as it comes.
     Stream { body: UpstreamBody, account: Option<Box<Account>> },
+    /// The API's, as it comes.
+    Own { body: axum::body::Body, account: Option<Box<Account>> },
     /// Of another part behind the same listener.
     Other(axum::body::Body),
 }
@@ -39,6 +41,28 @@ impl Body for GateBody {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Other(body) => Pin::new(body).poll_frame(cx).map_err(GateBodyError::Other),
+            Self::Own { body, account } => {
+                let polled = Pin::new(&mut *body).poll_frame(cx);
+                let Some(open) = account else { return polled.map_err(GateBodyError::Other) };
+                match &polled {
+                    Poll::Pending => {}
+                    Poll::Ready(Some(Ok(frame))) => {
+                        open.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                        if body.is_end_stream() {
+                            open.ended = Ended::Complete;
+                        }
+                    }
+                    Poll::Ready(None) => {
+                        open.ended = Ended::Complete;
+                        *account = None;
+                    }
+                    Poll::Ready(Some(Err(_))) => {
+                        open.ended = Ended::VolumeCut;
+                        *account = None;
+                    }
+                }
+                polled.map_err(GateBodyError::Other)
+            }
             Self::Stream { body, account } => {
                 let polled = Pin::new(&mut *body).poll_frame(cx);
                 let Some(open) = account else { return polled.map_err(GateBodyError::Target) };
@@ -71,7 +95,7 @@ impl Body for GateBody {
         match self {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Stream { body, .. } => body.is_end_stream(),
-            Self::Other(body) => body.is_end_stream(),
+            Self::Own { body, .. } | Self::Other(body) => body.is_end_stream(),
         }
     }
 
@@ -79,7 +103,7 @@ impl Body for GateBody {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream { body, .. } => body.size_hint(),
-            Self::Other(body) => body.size_hint(),
+            Self::Own { body, .. } | Self::Other(body) => body.size_hint(),
         }
     }
 }

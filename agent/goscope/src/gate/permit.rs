@@ -20,6 +20,14 @@ pub fn permit(address: IpAddr, gate_rules: &[AddressRule], entry: &Entry, tier: 
         let sentence = format!("the token {} may not be used from the address {address}", entry.name);
         return Err(Refusal::new(Code::AddressDenied, sentence));
     }
+    has_tier(entry, tier)
+}
+
+/// Asks the token's tiers only: for what shows in a request's body, after the request was permitted.
+///
+/// # Errors
+/// 403 with the tier that is missing.
+pub fn has_tier(entry: &Entry, tier: Tier) -> Result<(), Refusal> {
     if !entry.tiers.contains(tier) {
         let has: Vec<_> = entry.tiers.iter().map(Tier::name).collect();
         let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };

@@ -52,6 +52,21 @@ pub enum Code {
     TargetTimeout,
     /// The client left before the answer began.
     ClientGone,
+    /// The archive changes nothing and has no app.
+    ReadOnly,
+    /// The route is known, what it names is not there.
+    NotFound,
+    BadBody,
+    LengthRequired,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    RangeNotSatisfiable,
+    /// Too many are reading the volume at this moment.
+    Busy,
+    /// The volume does not do what it should.
+    VolumeFailed,
+    /// Our own mistake.
+    Internal,
 }
 
 impl Code {
@@ -96,6 +111,16 @@ impl Code {
             Self::CannotDecide => ("cannot_decide", 503),
             Self::TargetTimeout => ("target_timeout", 504),
             Self::ClientGone => ("client_gone", 499),
+            Self::ReadOnly => ("read_only", 403),
+            Self::NotFound => ("not_found", 404),
+            Self::BadBody => ("bad_body", 400),
+            Self::LengthRequired => ("length_required", 411),
+            Self::BodyTooLarge => ("body_too_large", 413),
+            Self::UnsupportedMediaType => ("unsupported_media_type", 415),
+            Self::RangeNotSatisfiable => ("range_not_satisfiable", 416),
+            Self::Busy => ("busy", 503),
+            Self::VolumeFailed => ("volume_failed", 500),
+            Self::Internal => ("internal", 500),
         }
     }
 }

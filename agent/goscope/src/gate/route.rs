@@ -38,13 +38,8 @@ pub fn route(
     headers: &HeaderMap,
     caps: &Caps,
 ) -> Result<Routed, Refusal> {
-    if version < Version::HTTP_11 {
-        return Err(Refusal::new(
-            Code::BadHeader,
-            "HTTP/1.1 is needed; an answer to HTTP/1.0 could be cut short without anyone noticing",
-        ));
-    }
-    let path = path(uri)?;
+    recent(version)?;
+    let path = plain_path(uri, "/debug/pprof/heap")?;
     let profile = Profile::of_path(path);
     if profile.is_none() && path != "/debug/pprof" {
         return Err(Refusal::new(Code::UnknownRoute, unknown_path()));
@@ -61,28 +56,43 @@ pub fn route(
     }
 }
 
-/// The path, if it is one that nobody would clean or decode.
-fn path(uri: &Uri) -> Result<&str, Refusal> {
-    let refuse = |what: &'static str| Err(Refusal::new(Code::BadTarget, what));
+/// # Errors
+/// 400 below HTTP/1.1.
+pub(crate) fn recent(version: Version) -> Result<(), Refusal> {
+    if version < Version::HTTP_11 {
+        return Err(Refusal::new(
+            Code::BadHeader,
+            "HTTP/1.1 is needed; an answer to HTTP/1.0 could be cut short without anyone noticing",
+        ));
+    }
+    Ok(())
+}
+
+/// The path, if it is one that nobody would clean or decode; `example` is one for the sentence of a refusal.
+///
+/// # Errors
+/// 400.
+pub(crate) fn plain_path<'u>(uri: &'u Uri, example: &str) -> Result<&'u str, Refusal> {
+    let refuse = |what: String| Err(Refusal::new(Code::BadTarget, what));
     if uri.scheme().is_some() || uri.authority().is_some() {
-        return refuse("the request target must be a path, such as /debug/pprof/heap, without scheme and host");
+        return refuse(format!("the request target must be a path, such as {example}, without scheme and host"));
     }
     let path = uri.path();
     if path.len() + uri.query().map_or(0, str::len) > TARGET_BYTES_MAX {
-        return refuse("the request target is longer than any that is served here");
+        return refuse("the request target is longer than any that is served here".to_owned());
     }
     if !path.starts_with('/') {
-        return refuse("the request target must be a path, such as /debug/pprof/heap");
+        return refuse(format!("the request target must be a path, such as {example}"));
     }
     if path.contains('%') {
-        return refuse("the path holds percent-encoding; every path served here is written without it");
+        return refuse("the path holds percent-encoding; every path served here is written without it".to_owned());
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
     let cleaned = path.contains("//") || path.split('/').any(|part| part == "." || part == "..");
     if cleaned || !path.bytes().all(plain) {
-        return refuse(
-            "the path is not in its plain form; write it as /debug/pprof/heap, with letters and single slashes",
-        );
+        return refuse(format!(
+            "the path is not in its plain form; write it as {example}, with letters and single slashes"
+        ));
     }
     Ok(path)
 }
@@ -100,14 +110,36 @@ fn unknown_path() -> String {
 }
 
 /// Nothing that makes bytes after the headers mean something.
-fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
+///
+/// # Errors
+/// 400.
+pub(crate) fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
     let body =
         headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
     if body {
-        return Err(Refusal::new(Code::BodyNotAllowed, "the request has a body; requests for profiles have none"));
+        return Err(Refusal::new(Code::BodyNotAllowed, "the request has a body, and this one takes none"));
     }
+    no_change_of_protocol(headers)
+}
+
+/// # Errors
+/// 400 with `Upgrade` or `Expect`.
+pub(crate) fn no_change_of_protocol(headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.contains_key(UPGRADE) || headers.contains_key(EXPECT) {
         return Err(Refusal::new(Code::BadHeader, "the headers Upgrade and Expect are not accepted here"));
+    }
+    Ok(())
+}
+
+/// A token in the URL ends up in logs and histories.
+///
+/// # Errors
+/// 400.
+pub(crate) fn no_token(query: &str) -> Result<(), Refusal> {
+    if query.contains("token=") || query.contains(crate::token::PREFIX) {
+        let sentence = "a token in the URL ends up in logs and histories, so it is not accepted there; send it as the password \
+                        (http://me:TOKEN@host/…), as Authorization: Bearer or as X-Debug-Token, and replace this one if it was real";
+        return Err(Refusal::new(Code::QueryToken, sentence));
     }
     Ok(())
 }
@@ -119,11 +151,7 @@ fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
 pub fn query_of(profile: Profile, query: &str, caps: &Caps) -> Result<Route, Refusal> {
     let refuse = |sentence: String| Err(Refusal::new(Code::BadQuery, sentence));
     let mut route = Route { profile, seconds: None, debug: None, gc: None };
-    if query.contains("token=") || query.contains(crate::token::PREFIX) {
-        let sentence = "a token in the URL ends up in logs and histories, so it is not accepted there; send it as the password \
-                        (http://me:TOKEN@host/…), as Authorization: Bearer or as X-Debug-Token, and replace this one if it was real";
-        return Err(Refusal::new(Code::QueryToken, sentence));
-    }
+    no_token(query)?;
     if let Some(odd) = query.chars().find(|c| matches!(c, '%' | '+' | ';')) {
         return refuse(format!("the query holds {odd:?}; parameters are written plainly, as seconds=5&debug=1"));
     }
@@ -227,7 +255,7 @@ fn takes(profile: Profile) -> String {
 }
 
 /// Foreign text in a sentence: quoted, escaped and cut.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let start: String = text.chars().take(24).collect();
     if start.len() < text.len() { format!("{start:?}…") } else { format!("{start:?}") }
 }

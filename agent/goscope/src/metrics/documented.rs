@@ -37,6 +37,7 @@ fn everything() -> Registry {
     let gate = GateMetrics::register(&registry).expect("registered");
     RemoteMetrics::register(&registry).expect("registered").expires(jiff::Timestamp::UNIX_EPOCH);
     gate.request("heap", Code::Passed, Duration::from_millis(1));
+    gate.api_request("info", Code::Answered, Duration::from_millis(1));
     gate.limit(LimitOf::Source, LimitVerdict::Passed);
     registry
 }
@@ -76,7 +77,7 @@ fn labels(family: &MetricFamily) -> String {
         }
     }
     // These have values of their own in each build or program, or are there from the first request on that has them.
-    let open = ["version", "commit", "profile", "decision", "limit", "verdict"];
+    let open = ["version", "commit", "profile", "operation", "decision", "limit", "verdict"];
     let described = labels.iter().map(|(name, values)| {
         if open.contains(&name.as_str()) { format!("`{name}`") } else { format!("`{name}`: {}", values.join(" ")) }
     });

@@ -31,6 +31,7 @@ pub(crate) struct Setup {
     tiers: TierSet,
     per_source: LimitConfig,
     per_identity: LimitConfig,
+    api: LimitConfig,
     token_file: Option<String>,
     is_pipe: bool,
 }
@@ -50,7 +51,15 @@ pub(crate) struct Door {
 impl Setup {
     pub(crate) fn new(target: TargetAddress) -> Self {
         let wide = LimitConfig { rate_per_kilosecond: 1_000_000, burst: 1000, nodelay: true, dry_run: false };
-        Self { target, tiers: TierSet::ALL, per_source: wide, per_identity: wide, token_file: None, is_pipe: false }
+        Self {
+            target,
+            tiers: TierSet::ALL,
+            per_source: wide,
+            per_identity: wide,
+            api: wide,
+            token_file: None,
+            is_pipe: false,
+        }
     }
 
     pub(crate) fn tiers(self, tiers: TierSet) -> Self {
@@ -100,6 +109,7 @@ impl Setup {
             allow: vec![parse_address_rule("127.0.0.0/8").unwrap()],
             per_source: self.per_source,
             per_identity: self.per_identity,
+            api: self.api,
             caps: Caps { cpu_seconds: 60, trace_seconds: 30 },
         };
         let files = config.token_files.clone();

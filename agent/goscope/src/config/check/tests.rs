@@ -30,6 +30,7 @@ gate:
   limits:
     perSource: { rate: 30/m, burst: 2, nodelay: false, dryRun: true }
     perIdentity: { rate: 10/s, burst: 0 }
+    api: { rate: 50/s, burst: 7, nodelay: false, dryRun: true }
   caps: { cpuSeconds: 120, traceSeconds: 5 }
 intake: { spool: /s }
 store: { path: /d, maxBytes: 2GiB, maxAge: 7d, reserveBytes: 1MiB }
@@ -45,6 +46,8 @@ store: { path: /d, maxBytes: 2GiB, maxAge: 7d, reserveBytes: 1MiB }
     let per_source = LimitConfig { rate_per_kilosecond: 500, burst: 2, nodelay: false, dry_run: true };
     assert_eq!(config.gate.per_source, per_source);
     assert_eq!((config.gate.per_identity.rate_per_kilosecond, config.gate.per_identity.burst), (10_000, 0));
+    let api = LimitConfig { rate_per_kilosecond: 50_000, burst: 7, nodelay: false, dry_run: true };
+    assert_eq!(config.gate.api, api);
     assert_eq!((config.gate.caps.cpu_seconds, config.gate.caps.trace_seconds), (120, 5));
     assert_eq!(config.intake.spool, PathBuf::from("/s"));
     assert_eq!(

@@ -1,0 +1,241 @@
+//! `GET /api/v1/info`: what this process is, what it watches, and what it found out about its surroundings.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Extension, Router};
+use goscope_formats::BuildInfo;
+use http::{StatusCode, Uri};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::problem::Problem;
+use super::query::Query;
+use super::{Caller, answer};
+use crate::config::TargetAddress;
+use crate::config::render::target_text;
+use crate::gate::admission::Admission;
+use crate::model::Finding;
+use crate::pod::Pod;
+use crate::target::sampler::{Answer, Sample};
+use crate::token::tier::Tier;
+use crate::version;
+
+/// The value of `schema`.
+const SCHEMA: &str = "goscope.info/v1";
+
+/// How this process was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// `goscope agent`.
+    Agent,
+    /// `goscope run`.
+    Run,
+    /// `goscope archive`.
+    Archive,
+}
+
+/// What is told.
+#[derive(Debug)]
+pub struct About {
+    pub mode: Mode,
+    pub host: String,
+    pub pod: Option<Pod>,
+    pub admission: Admission,
+    /// `None` in the archive.
+    pub target: Option<Target>,
+    /// finders --findings--> info
+    pub findings: watch::Receiver<Arc<Vec<Finding>>>,
+}
+
+/// What is known of the app.
+#[derive(Debug)]
+pub struct Target {
+    pub address: TargetAddress,
+    pub sample: watch::Receiver<Option<Sample>>,
+    pub build: watch::Receiver<Option<BuildInfo>>,
+}
+
+/// The route of this file.
+pub fn router(about: About) -> Router {
+    Router::new().route("/api/v1/info", get(info).with_state(Arc::new(about)))
+}
+
+async fn info(
+    State(about): State<Arc<About>>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    Query::read(uri.query(), &[])?;
+    let build = about.target.as_ref().and_then(|target| target.build.borrow().clone());
+    let sample = about.target.as_ref().and_then(|target| target.sample.borrow().clone());
+    let findings = Arc::clone(&about.findings.borrow());
+    let tokens = about.admission.tokens();
+    let document = Document {
+        schema: SCHEMA,
+        goscope: Goscope { version: version::VERSION, commit: version::COMMIT },
+        mode: about.mode,
+        host: &about.host,
+        pod: about.pod.as_ref(),
+        target: about
+            .target
+            .as_ref()
+            .map(|target| TargetDocument::new(&target.address, sample.as_ref(), build.as_ref(), Instant::now())),
+        program: build.as_ref().map(Program::new),
+        gate: Gate { tokens: tokens.current().map_or(0, |set| set.len()), problem: tokens.problem() },
+        findings: &findings,
+        identity: Identity { name: caller.name(), tiers: caller.entry().tiers.iter().map(Tier::name).collect() },
+    };
+    answer::json(StatusCode::OK, &document)
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: &'static str,
+    goscope: Goscope,
+    mode: Mode,
+    host: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a Pod>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<TargetDocument<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program: Option<Program<'a>>,
+    gate: Gate,
+    findings: &'a [Finding],
+    identity: Identity<'a>,
+}
+
+#[derive(Serialize)]
+struct Goscope {
+    version: &'static str,
+    commit: &'static str,
+}
+
+#[derive(Serialize)]
+struct Gate {
+    tokens: usize,
+    /// Why the token files as they are now cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Identity<'a> {
+    name: &'a str,
+    tiers: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct TargetDocument<'a> {
+    address: String,
+    up: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    go_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    goroutines: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threads: Option<u64>,
+    /// Names on the index page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profiles: Option<Vec<&'a str>>,
+}
+
+impl<'a> TargetDocument<'a> {
+    fn new(address: &TargetAddress, sample: Option<&'a Sample>, build: Option<&'a BuildInfo>, now: Instant) -> Self {
+        let address = target_text(address);
+        let page = sample.and_then(|sample| sample.page(now));
+        let problem = match (page, sample.map(|sample| &sample.answer)) {
+            (Some(_), _) => None,
+            (None, None) => Some(format!("{address} was not asked yet")),
+            (None, Some(Answer::Page(_))) => Some(format!("{address} was not asked for more than a minute")),
+            (None, Some(Answer::NotListening)) => Some(format!("nothing listens at {address}")),
+            (None, Some(Answer::NoPprof)) => Some(format!("{address} answers, but not with the index page of pprof")),
+            (None, Some(Answer::Failed)) => Some(format!("{address} takes connections and does not answer")),
+        };
+        Self {
+            up: page.is_some(),
+            problem,
+            go_version: build.map(|build| build.go_version.as_str()),
+            goroutines: page.and_then(|page| page.count("goroutine")),
+            threads: page.and_then(|page| page.count("threadcreate")),
+            profiles: page.map(|page| page.profiles.iter().map(|(name, _)| name.as_str()).collect()),
+            address,
+        }
+    }
+}
+
+/// The app's build, with the names that it has in `incident.json`.
+#[derive(Serialize)]
+struct Program<'a> {
+    go_version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vcs_revision: Option<&'a str>,
+}
+
+impl<'a> Program<'a> {
+    fn new(build: &'a BuildInfo) -> Self {
+        Self {
+            go_version: &build.go_version,
+            module: build.module.as_deref(),
+            module_version: build.version.as_deref(),
+            vcs_revision: build.revision(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::target::sampler::{IndexPage, STALE_AFTER};
+
+    #[tokio::test]
+    async fn a_target_that_is_down_says_why() {
+        let address = TargetAddress::Tcp("127.0.0.1:6060".parse().unwrap());
+        let now = Instant::now();
+        let at = |answer, ago: Duration| Sample {
+            at: SystemTime::UNIX_EPOCH,
+            taken: now.checked_sub(ago).unwrap_or(now),
+            cost: Duration::ZERO,
+            answer,
+        };
+        let page =
+            || Answer::Page(Arc::new(IndexPage { profiles: vec![("goroutine".into(), 12), ("heap".into(), 3)] }));
+        for (sample, up, problem) in [
+            (None, false, Some("127.0.0.1:6060 was not asked yet")),
+            (Some(at(page(), Duration::ZERO)), true, None),
+            (Some(at(Answer::NotListening, Duration::ZERO)), false, Some("nothing listens at 127.0.0.1:6060")),
+            (
+                Some(at(Answer::NoPprof, Duration::ZERO)),
+                false,
+                Some("127.0.0.1:6060 answers, but not with the index page of pprof"),
+            ),
+            (
+                Some(at(Answer::Failed, Duration::ZERO)),
+                false,
+                Some("127.0.0.1:6060 takes connections and does not answer"),
+            ),
+        ] {
+            let document = TargetDocument::new(&address, sample.as_ref(), None, now);
+            assert_eq!((document.up, document.problem.as_deref()), (up, problem));
+        }
+        let sample = at(page(), Duration::ZERO);
+        let fresh = TargetDocument::new(&address, Some(&sample), None, now + STALE_AFTER);
+        assert_eq!((fresh.goroutines, fresh.threads), (Some(12), None));
+        assert_eq!(fresh.profiles, Some(vec!["goroutine", "heap"]));
+        let stale = TargetDocument::new(&address, Some(&sample), None, now + STALE_AFTER + Duration::from_millis(1));
+        assert_eq!(stale.problem.as_deref(), Some("127.0.0.1:6060 was not asked for more than a minute"));
+    }
+}
