@@ -1,6 +1,6 @@
 # The chart: rendered by Helm 3 and Helm 4, compared with what is expected, never installed. Sourced by tests/run.sh, which has built goscope.
 #
-# CHART_WRITE=1 writes tests/chart/golden and deploy/manifests again instead of comparing them.
+# CHART_WRITE=1 writes tests/chart/golden, deploy/manifests and the chart's copies of alerts and dashboard again instead of comparing them.
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # cache and GOSCOPE_BIN are the caller's
 
@@ -80,6 +80,19 @@ refused() {
     done
 }
 
+# manifest NAME RELEASE-NAME CHART VALUE…: deploy/manifests/NAME.yaml, as it is applied by kubectl.
+manifest() {
+    local name=$1 release=$2 chart=$3 value sets=()
+    shift 3
+    for value in "$@"; do sets+=(--set "$value"); done
+    {
+        echo "# Generated from the chart debug-sidecar; CHART_WRITE=1 tests/run.sh chart writes it again."
+        with_helm "${helm_releases[1]}" template "$release" "$chart" --kube-version "$kubernetes" --skip-tests "${sets[@]}" |
+            sed -e '/^[[:space:]]*$/d' -e '/^# Source: /d' -e 's|managed-by: Helm|managed-by: kubectl|'
+    } >"$chart_work/manifest"
+    same "deploy/manifests/$name.yaml" "$chart_work/manifest"
+}
+
 # config_accepted NAME: the agent's configuration in a golden file.
 config_accepted() {
     sed -n '/^  goscope.yaml: |/,/^---/{/goscope.yaml/d;/^---/d;s/^    //;p}' "tests/chart/golden/$1.yaml" >"$chart_work/goscope.yaml"
@@ -95,6 +108,42 @@ environment_accepted() {
     [ ${#variables[@]} -gt 3 ] || fails "$1 has no environment"
     env "${variables[@]}" "$GOSCOPE_BIN" config show >"$chart_work/by-environment" || fails "$1: goscope refuses its environment"
     "$GOSCOPE_BIN" config show "$chart_work/goscope.yaml" | diff -u "$chart_work/by-environment" - >&2 || fails "$1: environment and file differ"
+}
+
+# What Prometheus and Grafana get: the files of deploy/, their copies in the chart, what the chart renders of them, and that each series in them exists.
+test_monitoring() {
+    local shop=$1 file name alert
+    for file in alerts.yaml dashboard.json; do
+        same "charts/debug-sidecar/files/$file" "deploy/$file"
+    done
+    promtool check rules deploy/alerts.yaml >"$chart_work/out" 2>&1 || fails "alerts.yaml: $(cat "$chart_work/out")"
+    promtool test rules tests/chart/alerts.test.yaml >"$chart_work/out" 2>&1 || fails "alerts.test.yaml: $(cat "$chart_work/out")"
+    # Each must be seen firing.
+    while read -r alert; do
+        grep -qE "alertname(=\"|: )$alert\\b.*(value: 1|exp_alerts)" tests/chart/alerts.test.yaml || fails "alerts.test.yaml: $alert never fires"
+    done < <(sed -n 's/^ *- alert: //p' deploy/alerts.yaml)
+    for file in alerts.yaml dashboard.json; do
+        while read -r name; do
+            grep -q "^| \`${name%_bucket}\` " agent/METRICS.md || fails "$file: there is no series $name"
+        done < <(expressions "$file" | grep -oE '\b(go|goscope)_[a-z_]+' | sort -u)
+    done
+
+    render "${helm_releases[1]}" shop "$shop" 'debug-sidecar.prometheusRule={"enabled":true,"labels":{"release":"prometheus"}}' 'debug-sidecar.dashboard={"enabled":true,"labels":{"grafana_dashboard":"1","team":"shop"}}' >"$chart_work/monitoring"
+    sed -n '/^kind: PrometheusRule/,/^---/{/^---/d;p}' "$chart_work/monitoring" >"$chart_work/rule"
+    grep -qx '    release: prometheus' "$chart_work/rule" || fails "the PrometheusRule has not the labels that were asked for"
+    sed -n '/^spec:/,${/^spec:/d;s/^  //;p}' "$chart_work/rule" | diff -u deploy/alerts.yaml - >&2 || fails "the PrometheusRule is not deploy/alerts.yaml"
+    sed -n '/^  goscope.json: |/,/^---/{/goscope.json/d;/^---/d;s/^    //;p}' "$chart_work/monitoring" | diff -u deploy/dashboard.json - >&2 || fails "the ConfigMap is not deploy/dashboard.json"
+    for name in '    grafana_dashboard: "1"' '    team: shop'; do
+        grep -qxF "$name" "$chart_work/monitoring" || fails "the dashboard's ConfigMap has no label $name"
+    done
+}
+
+# expressions FILE: what is asked of Prometheus in it.
+expressions() {
+    case $1 in
+    *.yaml) sed -n 's/^ *expr: //p' "deploy/$1" ;;
+    *.json) sed -nE 's/^ *"(expr|definition)": "(.*)",?$/\2/p' "deploy/$1" ;;
+    esac
 }
 
 # Every command of the documentation that needs no cluster, and every block of values, as they stand there.
@@ -169,7 +218,14 @@ test_chart() {
     golden subchart-container shop "$shop" 'debug-sidecar.sidecar.kind="container"' 'debug-sidecar.launcher.delivery="image"'
     golden subchart-all shop "$shop" 'debug-sidecar.podMonitor.enabled=true' 'debug-sidecar.networkPolicy={"enabled":true,"appPorts":[8080,{"port":53,"protocol":"UDP"}]}' \
         'debug-sidecar.data.type="ephemeral"' "debug-sidecar.config=$tuned" 'debug-sidecar.ports={"debug":7061,"metrics":7464}' 'debug-sidecar.target="localhost:7070"'
+    golden subchart-tokens shop "$shop" 'debug-sidecar.tokens={"create":true,"secrets":["payments-tokens","search-tokens"]}' 'debug-sidecar.image.pullSecrets=["registry"]'
+    golden subchart-remote shop "$shop" 'debug-sidecar.remote={"enabled":true,"secret":"shop-tls","clientCa":true}' 'debug-sidecar.networkPolicy={"enabled":true,"appPorts":[8080],"remoteFrom":[{"namespaceSelector":{"matchLabels":{"team":"shop"}}}]}' \
+        'debug-sidecar.config.gate.allow=["127.0.0.0/8","!10.9.0.0/16"]'
+    golden subchart-kept shop "$shop" 'debug-sidecar.data={"type":"existingClaim","existingClaim":"evidence"}' 'debug-sidecar.archive.enabled=true' \
+        'debug-sidecar.backup={"enabled":true,"claim":"evidence-copies"}' 'debug-sidecar.podSecurityContext={"runAsUser":10001}'
     golden injection goscope "$own"
+    golden injection-remote goscope "$own" 'remote.enabled=true' 'tokens.secrets=["payments-tokens"]'
+    golden archive goscope "$own" 'injection.enabled=false' 'archive={"enabled":true,"claim":"evidence"}' 'tokens.create=true'
     golden injection-tuned goscope "$own" "config=$tuned" 'ports={"debug":7061,"metrics":7464}' 'target="localhost:7070"' 'data={"type":"ephemeral"}' \
         'podMonitor.enabled=true' 'injection.failurePolicy="Fail"' 'launcher.delivery="image"'
     golden injection-off goscope "$own" enabled=false
@@ -177,25 +233,29 @@ test_chart() {
     ! grep -q goscope tests/chart/golden/subchart-off.yaml || fails "switched off, something of goscope is left in the service"
 
     # For people without Helm.
-    for name in injection shop; do
-        chart=$own && [ "$name" = injection ] || chart=$shop
-        {
-            echo "# Generated from the chart debug-sidecar; CHART_WRITE=1 tests/run.sh chart writes it again."
-            with_helm "${helm_releases[1]}" template "${name/injection/goscope}" "$chart" --kube-version "$kubernetes" --skip-tests |
-                sed -e '/^[[:space:]]*$/d' -e '/^# Source: /d' -e 's|managed-by: Helm|managed-by: kubectl|'
-        } >"$chart_work/manifest"
-        same "deploy/manifests/$name.yaml" "$chart_work/manifest"
-    done
+    manifest injection goscope "$own"
+    manifest shop shop "$shop"
+    manifest archive goscope "$own" injection.enabled=false archive.enabled=true archive.claim=goscope-data
+    manifest backup goscope "$own" injection.enabled=false data.type=existingClaim data.existingClaim=goscope-data backup.enabled=true backup.claim=goscope-backup
 
-    for name in subchart-on subchart-sealed subchart-claim subchart-container subchart-all; do config_accepted "$name"; done
+    for name in subchart-on subchart-sealed subchart-claim subchart-container subchart-tokens subchart-remote subchart-all; do config_accepted "$name"; done
     environment_accepted injection-tuned
+    test_monitoring "$shop"
 
     # A value that is wrong is named.
     while IFS='|' read -r part value; do
         refused "$part" "$own" "$value"
     done <tests/chart/refused.txt
     refused "data.existingClaim must name" "$own" 'data.type="existingClaim"'
-    refused "ports.debug and ports.metrics must differ" "$own" 'ports.debug=9464'
+    refused "ports.debug, ports.metrics and ports.remote must differ" "$own" 'ports.debug=9464'
+    refused "ports.debug, ports.metrics and ports.remote must differ" "$own" 'ports.remote=6061'
+    refused "which is tokens.secret already" "$own" 'tokens.secrets=["goscope-tokens"]'
+    refused "must be another Secret than tokens.secret" "$shop" 'debug-sidecar.tokens={"create":true,"secret":"goscope-token"}'
+    refused "injected pods look for the Secret in their own namespaces" "$own" 'tokens.create=true'
+    refused "archive.claim must name" "$shop" 'debug-sidecar.archive.enabled=true'
+    refused "set data.type=existingClaim" "$shop" 'debug-sidecar.backup={"enabled":true,"claim":"copies"}'
+    refused "backup.claim must name" "$shop" 'debug-sidecar.backup.enabled=true' 'debug-sidecar.data={"type":"existingClaim","existingClaim":"evidence"}'
+    refused "another one than data.existingClaim" "$shop" 'debug-sidecar.backup={"enabled":true,"claim":"evidence"}' 'debug-sidecar.data={"type":"existingClaim","existingClaim":"evidence"}'
     refused "at least four times spool.perRun" "$own" 'spool.perRun="256MiB"'
     refused "at least twice config.store.maxBytes" "$own" 'config.store.maxBytes="1GiB"'
     refused "would know neither the pods nor their ports" "$own" 'networkPolicy.enabled=true'

@@ -29,7 +29,7 @@ need_rust
 need_go
 case ${1:-all} in
 cluster) need_cluster ;;
-all | fast) need_promtool ;;
+all | fast | chart) need_promtool ;;
 esac
 if [ "${1:-all}" = all ]; then
     mapfile -t releases < <(grep -o '"1\.[0-9.]*"' tests/src/go.rs | tr -d '"' | sort -uV)

@@ -21,7 +21,12 @@ const VALUES: [&str; 6] = [
     "debug-sidecar.config.store.maxBytes=64MiB",
 ];
 
-fn with_values<'a>(verb: &[&'a str], chart: &'a str, namespace: &'a Namespace, further: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn with_values<'a>(
+    verb: &[&'a str],
+    chart: &'a str,
+    namespace: &'a Namespace,
+    further: &[&'a str],
+) -> Vec<&'a str> {
     let mut args = [verb, &["shop", chart, "--namespace", &namespace.name, "--wait", "--timeout", "2m"]].concat();
     for value in VALUES.iter().chain(further) {
         args.extend(["--set", value]);

@@ -1,10 +1,12 @@
 //! goscope beside a real app under a real kubelet, seen from outside only. `tests/run.sh cluster` starts the node and runs these; see `goscope_e2e::cluster`.
 
+mod bad_input;
 mod chart;
 mod deaths;
 mod helm;
 mod image;
 mod injection;
 mod pod;
+mod remote;
 mod sidecar;
 mod tunnel;

@@ -51,6 +51,16 @@ impl Tunnel {
         Ok(answers.out().lines().map(str::to_owned).collect())
     }
 
+    /// Status and text of one answer on any path.
+    pub(crate) fn ask(&self, token: &str, path: &str) -> anyhow::Result<(String, String)> {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let answer = node::curl(&["-w", "\n%{http_code}", "-H", &format!("Authorization: Bearer {token}"), &url])?;
+        ensure!(answer.code() == Some(0), "{}{}", answer.err(), self.log());
+        let said = answer.out();
+        let (text, status) = said.rsplit_once('\n').context("no status")?;
+        Ok((status.to_owned(), text.to_owned()))
+    }
+
     fn pprof(&self, args: &[&str]) -> anyhow::Result<Outcome> {
         // The Go tool is found from here; its connections are made in the node's network.
         let mut tool = go::command(go::USUAL);

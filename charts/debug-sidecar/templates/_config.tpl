@@ -10,11 +10,22 @@
 {{- if and (eq $values.data.type "emptyDir") (not $store.maxBytes) -}}
 {{- $store = merge (dict "maxBytes" "256MiB") $store -}}
 {{- end -}}
-{{- $config := dict
-  "target" (dict "address" $target)
-  "listen" (dict "debug" (printf "127.0.0.1:%d" (int $values.ports.debug)) "metrics" (printf "0.0.0.0:%d" (int $values.ports.metrics)))
--}}
-{{- if $values.config.gate }}{{- $config = merge $config (dict "gate" $values.config.gate) -}}{{- end -}}
+{{- $listen := dict "debug" (printf "127.0.0.1:%d" (int $values.ports.debug)) "metrics" (printf "0.0.0.0:%d" (int $values.ports.metrics)) -}}
+{{- $gate := deepCopy ($values.config.gate | default dict) -}}
+{{- if $values.remote.enabled -}}
+{{- $tls := dict "cert" "/etc/goscope/tls/tls.crt" "key" "/etc/goscope/tls/tls.key" -}}
+{{- if $values.remote.clientCa -}}{{- $_ := set $tls "clientCa" "/etc/goscope/tls/ca.crt" -}}{{- end -}}
+{{- $_ := set $listen "remote" (dict "address" (printf "0.0.0.0:%d" (int $values.ports.remote)) "tls" $tls) -}}
+{{- /* What config.gate.allow says comes first, its refusals too; without it, what the agent's own default admits. */}}
+{{- $_ := set $gate "allow" (concat ($gate.allow | default (list "127.0.0.0/8" "::1/128")) $values.remote.allow) -}}
+{{- end -}}
+{{- if $values.tokens.secrets -}}
+{{- $files := list "/etc/goscope/tokens/*.yaml" -}}
+{{- range $values.tokens.secrets -}}{{- $files = append $files (printf "/etc/goscope/teams/%s/*.yaml" .) -}}{{- end -}}
+{{- $_ := set $gate "tokens" (dict "files" $files) -}}
+{{- end -}}
+{{- $config := dict "target" (dict "address" $target) "listen" $listen -}}
+{{- if $gate }}{{- $_ := set $config "gate" $gate -}}{{- end -}}
 {{- if $store }}{{- $config = merge $config (dict "store" $store) -}}{{- end -}}
 {{- toYaml $config -}}
 {{- end -}}
@@ -23,8 +34,26 @@
 {{- define "debug-sidecar.check" -}}
 {{- $own := include "debug-sidecar.own" . | fromJson -}}
 {{- $values := $own.values -}}
-{{- if eq (int $values.ports.debug) (int $values.ports.metrics) -}}
-{{- fail "debug-sidecar: ports.debug and ports.metrics must differ" -}}
+{{- if ne 3 (list (int $values.ports.debug) (int $values.ports.metrics) (int $values.ports.remote) | uniq | len) -}}
+{{- fail "debug-sidecar: ports.debug, ports.metrics and ports.remote must differ" -}}
+{{- end -}}
+{{- if has $values.tokens.secret $values.tokens.secrets -}}
+{{- fail (printf "debug-sidecar: tokens.secrets lists %s, which is tokens.secret already" $values.tokens.secret) -}}
+{{- end -}}
+{{- if and $values.tokens.create (eq $values.tokens.secret $values.tokens.created.clearSecret) -}}
+{{- fail "debug-sidecar: tokens.created.clearSecret must be another Secret than tokens.secret, which is mounted into pods" -}}
+{{- end -}}
+{{- if and $values.tokens.create $own.root (not $values.archive.enabled) -}}
+{{- fail "debug-sidecar: tokens.create is for a chart that has debug-sidecar as a dependency, or for an archive; injected pods look for the Secret in their own namespaces" -}}
+{{- end -}}
+{{- if and $values.archive.enabled (not (include "debug-sidecar.archiveClaim" $values)) -}}
+{{- fail "debug-sidecar: archive.claim must name the PersistentVolumeClaim that the archive serves, unless data.type is existingClaim and names it" -}}
+{{- end -}}
+{{- if and $values.backup.enabled (or (ne $values.data.type "existingClaim") (not $values.data.existingClaim)) -}}
+{{- fail "debug-sidecar: backup copies a PersistentVolumeClaim; set data.type=existingClaim and data.existingClaim" -}}
+{{- end -}}
+{{- if and $values.backup.enabled (or (not $values.backup.claim) (eq $values.backup.claim $values.data.existingClaim)) -}}
+{{- fail "debug-sidecar: backup.claim must name the PersistentVolumeClaim that the copies go to, another one than data.existingClaim" -}}
 {{- end -}}
 {{- $perRun := include "debug-sidecar.mebibytes" $values.spool.perRun | int64 -}}
 {{- if lt (include "debug-sidecar.mebibytes" $values.spool.sizeLimit | int64) (mul 4 $perRun) -}}
@@ -79,5 +108,14 @@ items are separated by commas, which is how the agent reads them.
 {{- else -}}
 {{- printf "%s=%v\n" $name $value -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The claim that the archive serves, empty if nothing names it. Takes the values. */}}
+{{- define "debug-sidecar.archiveClaim" -}}
+{{- if .archive.claim -}}
+{{- .archive.claim -}}
+{{- else if eq .data.type "existingClaim" -}}
+{{- .data.existingClaim -}}
 {{- end -}}
 {{- end -}}

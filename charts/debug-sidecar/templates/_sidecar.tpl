@@ -128,6 +128,11 @@ goscope.dev/injected: {{ $own.appVersion | quote }}
     - name: goscope-metrics
       containerPort: {{ int $values.ports.metrics }}
       protocol: TCP
+    {{- if $values.remote.enabled }}
+    - name: goscope-remote
+      containerPort: {{ int $values.ports.remote }}
+      protocol: TCP
+    {{- end }}
   # Only on itself. A startup or readiness probe would hold up the app, or take it out of its Service.
   livenessProbe:
     httpGet:
@@ -145,9 +150,12 @@ goscope.dev/injected: {{ $own.appVersion | quote }}
       mountPath: /var/lib/goscope/spool
     - name: goscope-data
       mountPath: /var/lib/goscope/data
-    - name: goscope-tokens
-      mountPath: /etc/goscope/tokens
+    {{- include "debug-sidecar.tokenMounts" $context | nindent 4 }}
+    {{- if $values.remote.enabled }}
+    - name: goscope-tls
+      mountPath: /etc/goscope/tls
       readOnly: true
+    {{- end }}
     {{- if $isFile }}
     - name: goscope-config
       mountPath: /etc/goscope/config
@@ -209,14 +217,63 @@ goscope.dev/injected: {{ $own.appVersion | quote }}
   emptyDir:
     sizeLimit: {{ $values.data.sizeLimit }}
   {{- end }}
-# Optional: a pod without it runs, and the gate refuses everybody until the Secret is there.
-- name: goscope-tokens
+{{ include "debug-sidecar.tokenVolumes" . }}
+{{- if $values.remote.enabled }}
+- name: goscope-tls
   secret:
-    secretName: {{ $values.tokens.secret }}
+    secretName: {{ $values.remote.secret }}
     optional: true
+{{- end }}
 {{- if $values.sealed.enabled }}
 - name: goscope-run
   emptyDir:
     sizeLimit: 1Mi
 {{- end }}
+{{- end -}}
+
+{{/* The Secrets with token files. */}}
+{{- define "debug-sidecar.tokenVolumes" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+# Optional: a pod without it runs, and the gate refuses everybody until the Secret is there.
+- name: goscope-tokens
+  secret:
+    secretName: {{ $values.tokens.secret }}
+    optional: true
+{{- range $index, $secret := $values.tokens.secrets }}
+- name: goscope-tokens-{{ $index }}
+  secret:
+    secretName: {{ $secret }}
+    optional: true
+{{- end }}
+{{- end -}}
+
+{{- define "debug-sidecar.tokenMounts" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+- name: goscope-tokens
+  mountPath: /etc/goscope/tokens
+  readOnly: true
+{{- range $index, $secret := $values.tokens.secrets }}
+- name: goscope-tokens-{{ $index }}
+  mountPath: /etc/goscope/teams/{{ $secret }}
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{/* Pods of the chart's own: nothing is injected into them. Takes {context, part}; by the part they are selected. */}}
+{{- define "debug-sidecar.podMetadata" -}}
+labels:
+  {{- include "debug-sidecar.labels" .context | nindent 2 }}
+  goscope.dev/part: {{ .part }}
+annotations:
+  goscope.dev/inject: disabled
+{{- end -}}
+
+{{- define "debug-sidecar.pullSecrets" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+{{- with $values.image.pullSecrets -}}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end -}}
 {{- end -}}
