@@ -8,6 +8,7 @@ use crate::version;
 
 pub mod agent;
 pub mod analyze;
+pub mod backup;
 pub mod config;
 pub mod drain;
 pub mod exec;
@@ -36,6 +37,7 @@ enum Command {
     Agent(agent::Args),
     Install(install::Args),
     Analyze(analyze::Args),
+    Backup(backup::Args),
     Token(token::Args),
     Config(config::Args),
     Health(health::Args),
@@ -55,6 +57,7 @@ impl Cli {
             Command::Agent(args) => args.run(),
             Command::Install(args) => args.run(),
             Command::Analyze(args) => args.run(),
+            Command::Backup(args) => args.run(),
             Command::Token(args) => args.run(),
             Command::Config(args) => args.run(),
             Command::Health(args) => args.run(),

@@ -15,11 +15,13 @@
 //! [`Store`] is shared by whoever writes to the volume; a [`depot::Depot`] hands it out from before it could be opened on. All of it waits for the disk
 //! except where it says otherwise, so async code calls it through `spawn_blocking`. The inventory's lock is never held while the disk is waited for.
 
+pub mod backup;
 pub mod depot;
 pub mod meta;
 pub mod metrics;
 pub mod plan;
 mod staging;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::fs;

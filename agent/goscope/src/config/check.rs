@@ -259,7 +259,11 @@ fn parse_seconds_cap(text: &str) -> Result<u32, String> {
     }
 }
 
-fn parse_age(text: &str) -> Result<Duration, String> {
+/// Reads how long something is kept: a duration of at least a minute.
+///
+/// # Errors
+/// A sentence with what was expected and found.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Ok(age) if age >= Duration::from_secs(60) => Ok(age),
         Ok(_) => Err(format!("expected at least 1m, found {text:?}")),

@@ -166,6 +166,17 @@ impl Staged {
     pub(super) fn finish(self, meta: &Meta, id: &ArtifactId, target: &Path) -> Result<(), StoreError> {
         let path = self.path.join(META);
         write_meta(&path, meta).map_err(|source| StoreError::Write { path, source })?;
+        self.show(id, target)
+    }
+
+    /// As [`finish`](Self::finish), with the text of a `meta.json` that is there already.
+    pub(super) fn finish_as_written(self, meta: &[u8], id: &ArtifactId, target: &Path) -> Result<(), StoreError> {
+        let path = self.path.join(META);
+        write_text(&path, meta).map_err(|source| StoreError::Write { path, source })?;
+        self.show(id, target)
+    }
+
+    fn show(self, id: &ArtifactId, target: &Path) -> Result<(), StoreError> {
         self.rename(target).map_err(|source| StoreError::Commit { id: id.clone(), source })
     }
 
@@ -189,8 +200,12 @@ impl Drop for Staged {
 fn write_meta(path: &Path, meta: &Meta) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(meta)?;
     text.push(b'\n');
+    write_text(path, &text)
+}
+
+fn write_text(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = create(path)?;
-    file.write_all(&text)?;
+    file.write_all(text)?;
     file.sync_all()
 }
 
