@@ -1,5 +1,6 @@
 # Shared by the rows about the gate: the same application behind goscope, nginx and HAProxy, each on one core.
 # The application is another nginx, because it costs the load's core the least.
+# shellcheck shell=bash disable=SC2034,SC2154 # the row and run.sh set and read these
 
 app_port=27060
 ours_port=27061
@@ -30,12 +31,12 @@ start_gates() {
     # {PLAIN} is the cheapest hash that nginx knows.
     printf 'bench:{PLAIN}%s\n' "$token" >"$work/htpasswd"
 
-    background $load_core nginx -p "$work/app" -c "$work/app.nginx.conf"
-    background $proxy_core "$build/goscope" agent --config "$work/peer.goscope.yaml"
+    background "$load_core" nginx -p "$work/app" -c "$work/app.nginx.conf"
+    background "$proxy_core" "$build/goscope" agent --config "$work/peer.goscope.yaml"
     goscope_pid=$started
-    background $proxy_core nginx -p "$work/nginx" -c "$work/peer.nginx.conf"
+    background "$proxy_core" nginx -p "$work/nginx" -c "$work/peer.nginx.conf"
     nginx_pid=$started
-    background $proxy_core haproxy -db -f "$work/peer.haproxy.cfg"
+    background "$proxy_core" haproxy -db -f "$work/peer.haproxy.cfg"
     haproxy_pid=$started
     local port
     for port in $app_port $ours_port $nginx_port $haproxy_port; do

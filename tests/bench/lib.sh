@@ -12,6 +12,7 @@
 #   memory CONTENDER    prints the peak memory in KiB, or nothing
 # A row that is measured otherwise defines only `title` and `custom`, which prints whole lines of the table.
 # Processes started with `background` are stopped after the row.
+# shellcheck shell=bash disable=SC2034,SC2154 # the row and run.sh set and read these
 
 proxy_core=0
 load_core=1
@@ -47,10 +48,10 @@ background() {
 stop_all() {
     local pid
     for pid in "${pids[@]:-}"; do
-        [ -n "$pid" ] && kill "$pid" 2>/dev/null || true
+        [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
     done
     for pid in "${pids[@]:-}"; do
-        [ -n "$pid" ] && wait "$pid" 2>/dev/null || true
+        [ -z "$pid" ] || wait "$pid" 2>/dev/null || true
     done
     pids=()
 }
@@ -83,6 +84,7 @@ run_row() (
     row=$1
     pids=()
     trap stop_all EXIT
+    # shellcheck source=/dev/null # checked by itself
     . "$bench/rows/$row.sh"
     say "== $row: $title"
     if declare -F custom >/dev/null; then

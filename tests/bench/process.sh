@@ -1,4 +1,5 @@
 # Shared by the rows about goscope as a process; process/ measures and verifies, this makes table lines of its figures.
+# shellcheck shell=bash disable=SC2034,SC2154 # the row and run.sh set and read these
 
 # process_row NAME: measures a row of process/ against the bare program.
 process_row() {

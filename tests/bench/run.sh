@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 bench=$root/tests/bench
+# shellcheck source=tests/bench/lib.sh
 . "$bench/lib.sh"
 
 rows=("$@")

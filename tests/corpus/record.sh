@@ -58,7 +58,7 @@ for release in $releases; do
     for level in $levels; do
         record "$release" "$level" test-timeout "$out/bin/$release-test" -test.run TestSlow -test.timeout 200ms
         record "$release" "$level" test-broken "$out/bin/$release-test" -test.run TestBroken
-        record "$release" "$level" go-run env -C "$gen" GOTOOLCHAIN=go$release CGO_ENABLED=0 GOFLAGS=-trimpath go run . panic-crowd
+        record "$release" "$level" go-run env -C "$gen" "GOTOOLCHAIN=go$release" CGO_ENABLED=0 GOFLAGS=-trimpath go run . panic-crowd
     done
 done
 rm -rf "$out/tmp"

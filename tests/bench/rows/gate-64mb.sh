@@ -1,4 +1,6 @@
 # Bytes per second of one client that takes a body of 64 MiB twenty times through the gate; nginx with proxy_buffering off.
+# shellcheck shell=bash disable=SC2034,SC2154 # what lib.sh says is set here and there
+# shellcheck source=tests/bench/gate.sh
 . "$bench/gate.sh"
 
 title="gated 64 MiB body"
@@ -14,5 +16,5 @@ prepare() {
 }
 
 measure() {
-    taskset -c $load_core python3 "$bench/take.py" "$(port_of "$1")" /debug/pprof/heap "$credential" 20
+    taskset -c "$load_core" python3 "$bench/take.py" "$(port_of "$1")" /debug/pprof/heap "$credential" 20
 }

@@ -1,4 +1,6 @@
 # Requests per second through the gate, two bytes each: token, limits, allow list, audit or access log, one core for each proxy.
+# shellcheck shell=bash disable=SC2034,SC2154 # what lib.sh says is set here and there
+# shellcheck source=tests/bench/gate.sh
 . "$bench/gate.sh"
 
 title="gated 2-byte reply, 8 connections"
@@ -17,7 +19,7 @@ prepare() {
 
 measure() {
     local report
-    report=$(taskset -c $load_core wrk -t1 -c8 -d"${seconds:-5}s" -H "$credential" "http://127.0.0.1:$(port_of "$1")/debug/pprof/cmdline")
+    report=$(taskset -c "$load_core" wrk -t1 -c8 -d"${seconds:-5}s" -H "$credential" "http://127.0.0.1:$(port_of "$1")/debug/pprof/cmdline")
     if grep -q 'Non-2xx\|Socket errors' <<<"$report"; then
         fail "$1 did not answer every request: $report"
     fi
