@@ -2,8 +2,8 @@
 //!
 //! Ready: the recorder has opened its store, the listeners serve, and the gate knows whom to let in.
 //!
-//! Stop order: unready, stop accepting, requests under way are finished or cut at the deadline, the recorder reads the spool to its end. A second
-//! signal ends the process at once.
+//! Stop order: unready, stop accepting, requests and captures under way are finished or cut at the deadline, the recorder reads the spool to its end. A
+//! second signal ends the process at once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,6 +25,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
 use crate::api::info::{self, About, Mode};
+use crate::collect::Collector;
+use crate::collect::metrics::CollectMetrics;
 use crate::config::check::process_environment;
 use crate::config::{Config, TargetAddress};
 use crate::gate::Gate;
@@ -176,6 +178,11 @@ impl Agent {
         metrics::go::register(&self.registry, sample_rx.clone(), build_rx.clone())
             .context("cannot register metrics")?;
         tasks.spawn(sampler.run(stop.clone()));
+
+        let collect_metrics = CollectMetrics::register(&self.registry).context("cannot register metrics")?;
+        let (host, pod) = (host_name(), Pod::of(&process_environment));
+        let collector = Collector::new(self.config.target.clone(), depot, host, pod, collect_metrics);
+        tasks.spawn(collector.clone().run(stop.clone()));
 
         let (metrics_latch, gate_latch) = (self.readiness.latch("metrics"), self.readiness.latch("gate"));
         if self.embedded.is_some() {

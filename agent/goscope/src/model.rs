@@ -28,6 +28,12 @@ impl ArtifactId {
         hex(digest.as_ref().get(..TAG_LEN / 2).unwrap_or_default())
     }
 
+    /// The same tag at another time.
+    #[must_use]
+    pub fn at(&self, time: Timestamp) -> Self {
+        Self(format!("{}-{}", file_time(time), self.tag()))
+    }
+
     /// Reads a folder's name; `None` for a name that is not ours.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
@@ -121,6 +127,7 @@ mod tests {
         assert_eq!(id.time(), Some("2026-11-23T08:57:04Z".parse().unwrap()));
         let later = ArtifactId::new("2026-11-23T08:57:05Z".parse().unwrap(), "run:0");
         assert!(later > id);
+        assert_eq!(id.at("2026-11-23T08:57:05.9Z".parse().unwrap()), later);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::recorder::RecorderMetrics;
+use crate::collect::metrics::CollectMetrics;
 use crate::gate::metrics::{GateMetrics, LimitOf, LimitVerdict};
 use crate::gate::refuse::Code;
 use crate::store::metrics::StoreMetrics;
@@ -34,6 +35,7 @@ fn everything() -> Registry {
     SamplerMetrics::register(&registry).expect("registered");
     RecorderMetrics::register(&registry).expect("registered");
     StoreMetrics::register(&registry).expect("registered");
+    CollectMetrics::register(&registry).expect("registered");
     let gate = GateMetrics::register(&registry).expect("registered");
     RemoteMetrics::register(&registry).expect("registered").expires(jiff::Timestamp::UNIX_EPOCH);
     gate.request("heap", Code::Passed, Duration::from_millis(1));

@@ -75,3 +75,14 @@ pub struct FileMeta {
     /// Lower-case hexadecimal.
     pub sha256: String,
 }
+
+impl Trigger {
+    /// As in `meta.json` and in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Other => "other",
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What the target can be asked for: the profiles of `net/http/pprof`, their parameters, and what a token must be allowed for each.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 
@@ -145,6 +146,13 @@ impl Route {
             (None, Profile::Trace) => TRACE_DEFAULT_MS,
             (None, _) => 0,
         }
+    }
+
+    /// The same in seconds; `None` for a profile of a moment.
+    #[must_use]
+    pub fn seconds_taken(&self) -> Option<f64> {
+        let millis = self.duration_ms();
+        (millis > 0).then(|| Duration::from_millis(millis).as_secs_f64())
     }
 
     /// What the target is asked for, written anew.
