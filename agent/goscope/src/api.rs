@@ -35,6 +35,7 @@ use problem::Problem;
 
 pub mod answer;
 pub mod body;
+pub mod captures;
 pub mod info;
 pub mod problem;
 pub mod query;

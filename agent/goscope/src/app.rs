@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
+use crate::api::captures::{self, Captures};
 use crate::api::info::{self, About, Mode};
 use crate::collect::Collector;
 use crate::collect::metrics::CollectMetrics;
@@ -235,7 +236,8 @@ impl Agent {
                 }),
                 findings: findings_tx.subscribe(),
             };
-            let api = Api::new(gate.admission().clone(), info::router(about));
+            let captures = captures::router(Captures { collector, caps: self.config.gate.caps });
+            let api = Api::new(gate.admission().clone(), info::router(about).merge(captures));
             let handler = api.handler(gate.handler(gate.router()));
             if let (Some(listener), Some(remote)) = (self.remote, &self.config.listen.remote) {
                 let remote_metrics = RemoteMetrics::register(&self.registry).context("cannot register metrics")?;

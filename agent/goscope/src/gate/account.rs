@@ -24,7 +24,7 @@ static HANDED_ON: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_DISPOSITION, CONTENT_
 #[derive(Debug)]
 pub(crate) struct Trail {
     pub(crate) source: IpAddr,
-    /// What the gate was asked for.
+    /// What the target is asked for.
     pub(super) route: Option<Route>,
     /// What the API was asked for: the name of one of its routes.
     pub(crate) operation: Option<&'static str>,
@@ -111,10 +111,12 @@ impl Account {
         response
     }
 
-    /// An answer of the API, decided as `code`; its body may take its time. Headers that the answer has already stay.
+    /// An answer of the API, decided as `code`; its body may take its time. Headers that the answer has already stay. What the target is asked for because of
+    /// it, the answer has as an extension.
     pub(crate) fn hand_out(mut self: Box<Self>, code: Code, answer: Response<axum::body::Body>) -> Response<GateBody> {
         self.code = code;
         self.status = answer.status();
+        self.trail.route = answer.extensions().get().cloned();
         let (mut ours, body) = answer.into_parts();
         let mut headers = HeaderMap::with_capacity(4);
         common_headers(&mut headers, code);
@@ -136,7 +138,10 @@ impl Account {
     fn subject(&self) -> Subject {
         match self.surface {
             Surface::Gate => Subject::Profile(self.profile()),
-            Surface::Api => Subject::Operation(self.trail.operation.unwrap_or("none")),
+            Surface::Api => Subject::Operation {
+                name: self.trail.operation.unwrap_or("none"),
+                profile: self.trail.route.as_ref().map(|route| route.profile.name()),
+            },
         }
     }
 
@@ -168,7 +173,9 @@ impl Drop for Account {
         let metrics = self.admission.metrics();
         match self.subject() {
             Subject::Profile(profile) => metrics.request(profile, self.code, self.began.elapsed()),
-            Subject::Operation(operation) => metrics.api_request(operation, self.code, self.began.elapsed()),
+            Subject::Operation { name: operation, .. } => {
+                metrics.api_request(operation, self.code, self.began.elapsed());
+            }
         }
     }
 }

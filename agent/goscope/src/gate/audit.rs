@@ -50,8 +50,8 @@ pub enum Ended {
 pub enum Subject {
     /// Of the gate.
     Profile(&'static str),
-    /// Of the API.
-    Operation(&'static str),
+    /// Of the API; with the profile, where it asks the target for one.
+    Operation { name: &'static str, profile: Option<&'static str> },
 }
 
 impl Stage {
@@ -131,11 +131,16 @@ impl Event<'_> {
         if let Some(answer) = &self.answer {
             write!(line, r#","responseStatus":{{"code":{}}}"#, answer.status)?;
         }
-        let subject = match self.subject {
-            Subject::Profile(profile) => (r#"","profile":""#, profile),
-            Subject::Operation(operation) => (r#"","operation":""#, operation),
+        let (operation, profile) = match self.subject {
+            Subject::Profile(profile) => (None, Some(profile)),
+            Subject::Operation { name, profile } => (Some(name), profile),
         };
-        for (name, text) in [(r#","code":""#, self.code.name()), subject] {
+        let texts = [
+            (r#","code":""#, Some(self.code.name())),
+            (r#"","operation":""#, operation),
+            (r#"","profile":""#, profile),
+        ];
+        for (name, text) in texts.into_iter().filter_map(|(name, text)| Some((name, text?))) {
             line.extend_from_slice(name.as_bytes());
             line.extend_from_slice(text.as_bytes());
         }
@@ -347,13 +352,20 @@ mod tests {
             limit: None,
             ..event(1)
         };
-        let operation = Event { subject: Subject::Operation("artifact"), ..event(3) };
+        let operation = Event { subject: Subject::Operation { name: "artifact", profile: None }, ..event(3) };
         assert!(
             text(&operation).contains(r#""code":"passed","operation":"artifact","seconds""#),
             "{}",
             text(&operation)
         );
-        for event in [&event(2), &plain, &operation] {
+        let capture =
+            Event { subject: Subject::Operation { name: "capture_start", profile: Some("heap") }, ..event(4) };
+        assert!(
+            text(&capture).contains(r#""code":"passed","operation":"capture_start","profile":"heap","seconds""#),
+            "{}",
+            text(&capture)
+        );
+        for event in [&event(2), &plain, &operation, &capture] {
             let read: serde_json::Value = serde_json::from_str(&text(event)).unwrap();
             assert_eq!(read["responseStatus"].is_object(), event.answer.is_some());
         }

@@ -61,6 +61,10 @@ pub enum Code {
     BodyTooLarge,
     UnsupportedMediaType,
     RangeNotSatisfiable,
+    /// Too many captures are waiting.
+    CapturesFull,
+    /// Nothing is begun any more.
+    Stopping,
     /// Too many are reading the volume at this moment.
     Busy,
     /// The volume does not do what it should.
@@ -118,6 +122,8 @@ impl Code {
             Self::BodyTooLarge => ("body_too_large", 413),
             Self::UnsupportedMediaType => ("unsupported_media_type", 415),
             Self::RangeNotSatisfiable => ("range_not_satisfiable", 416),
+            Self::CapturesFull => ("captures_full", 429),
+            Self::Stopping => ("stopping", 503),
             Self::Busy => ("busy", 503),
             Self::VolumeFailed => ("volume_failed", 500),
             Self::Internal => ("internal", 500),
