@@ -221,7 +221,8 @@ impl Agent {
             let (sink, writer) = audit_trail(self.embedded.as_ref()).context("cannot open the audit trail")?;
             trail = Some(writer);
             let gate_metrics = GateMetrics::register(&self.registry).context("cannot register metrics")?;
-            let tokens = TokenStore::new(self.config.gate.token_files.clone());
+            let inline = token::file::of_environment(&process_environment).map_err(anyhow::Error::msg)?;
+            let tokens = TokenStore::new(self.config.gate.token_files.clone()).with_inline(inline);
             let gate = Gate::new(self.config.gate.clone(), self.config.target.clone(), tokens, sink, gate_metrics);
             tasks.spawn(gate.clone().run(stop.clone()));
             let about = About {

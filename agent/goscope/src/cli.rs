@@ -10,6 +10,7 @@ pub mod agent;
 pub mod analyze;
 pub mod backup;
 pub mod config;
+pub mod ctl;
 pub mod drain;
 pub mod exec;
 pub mod health;
@@ -40,6 +41,7 @@ enum Command {
     Backup(backup::Args),
     Token(token::Args),
     Config(config::Args),
+    Ctl(Box<ctl::Args>),
     Health(health::Args),
     #[command(hide = true)]
     Drain(drain::Args),
@@ -60,6 +62,7 @@ impl Cli {
             Command::Backup(args) => args.run(),
             Command::Token(args) => args.run(),
             Command::Config(args) => args.run(),
+            Command::Ctl(args) => args.run(),
             Command::Health(args) => args.run(),
             Command::Drain(args) => args.run(),
         }

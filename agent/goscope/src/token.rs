@@ -19,6 +19,8 @@ pub mod tier;
 use tier::TierSet;
 
 pub const PREFIX: &str = "gsc_";
+/// The environment variable that holds a token file's text, for an agent that can mount no file.
+pub const ENV_TOKENS: &str = "GOSCOPE_TOKENS";
 const RANDOM_CHARS: usize = 32;
 const CHECK_CHARS: usize = 6;
 /// Bytes of a token.

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Signal, getpid, kill_process};
 
 use crate::app::{self, Embedded};
 use crate::config::check::{load, parse_target, process_environment};
+use crate::config::units::parse_duration;
 use crate::config::{Config, ENV_CONFIG, TargetAddress};
 use crate::notice::Audience;
 
@@ -29,6 +32,9 @@ pub struct Args {
     run: Option<String>,
     #[arg(long, hide = true, default_value = "quiet")]
     notices: Audience,
+    /// End after this time: for an agent that was attached to a pod, where nobody could remove it
+    #[arg(long = "for", hide = true, value_name = "DURATION", value_parser = parse_duration)]
+    lifetime: Option<Duration>,
 }
 
 impl Args {
@@ -60,10 +66,23 @@ impl Args {
         }
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-        let ended = runtime.block_on(app::main(config, embedded));
+        let ended = runtime.block_on(async {
+            if let Some(lifetime) = self.lifetime {
+                tokio::spawn(end_after(lifetime));
+            }
+            app::main(config, embedded).await
+        });
         // A volume that does not answer may hold up the thread that reads from it, but not our end.
         runtime.shutdown_background();
         ended?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Stops this process as whoever started it would.
+async fn end_after(lifetime: Duration) {
+    tokio::time::sleep(lifetime).await;
+    tracing::info!("the agent's time is up");
+    // The process is our own.
+    kill_process(getpid(), Signal::TERM).ok();
 }

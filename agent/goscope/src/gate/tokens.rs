@@ -21,6 +21,8 @@ const FILES_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct TokenStore {
     patterns: Vec<PathBuf>,
+    /// Known beside those of the files, and never changed.
+    inline: Vec<file::Entry>,
     current: RwLock<Option<Arc<TokenSet>>>,
     seen: Mutex<Option<Vec<Stamp>>>,
     problem: watch::Sender<Option<String>>,
@@ -42,10 +44,16 @@ impl TokenStore {
     #[must_use]
     pub fn new(patterns: Vec<PathBuf>) -> Self {
         let problem = watch::Sender::new(Some("the token files were not read yet".to_owned()));
-        Self { patterns, current: RwLock::new(None), seen: Mutex::new(None), problem }
+        Self { patterns, inline: Vec::new(), current: RwLock::new(None), seen: Mutex::new(None), problem }
     }
 
-    /// The same, read for the first time; [`problem`](Self::problem) tells whether that worked.
+    /// Adds tokens that stand in no file.
+    #[must_use]
+    pub fn with_inline(self, inline: Vec<file::Entry>) -> Self {
+        Self { inline, ..self }
+    }
+
+    /// The same as [`Self::new`], read for the first time; [`problem`](Self::problem) tells whether that worked.
     #[must_use]
     pub fn open(patterns: Vec<PathBuf>) -> Self {
         let store = Self::new(patterns);
@@ -81,7 +89,7 @@ impl TokenStore {
         {
             return Reload::Unchanged;
         }
-        let read = listed.as_ref().map_err(Clone::clone).and_then(|paths| read(paths));
+        let read = listed.as_ref().map_err(Clone::clone).and_then(|paths| read(paths, &self.inline));
         // Taken before reading: a change while we read shows next time.
         *seen = stamps.ok();
         match read {
@@ -140,9 +148,9 @@ fn list(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     Ok(once)
 }
 
-fn read(paths: &[PathBuf]) -> Result<TokenSet, String> {
+fn read(paths: &[PathBuf], inline: &[file::Entry]) -> Result<TokenSet, String> {
     let mut problems = Vec::new();
-    let mut entries: Vec<file::Entry> = Vec::new();
+    let mut entries: Vec<file::Entry> = inline.to_vec();
     for path in paths {
         let shown = path.display();
         let text = match fs::metadata(path) {
@@ -240,6 +248,20 @@ mod tests {
         fs::remove_file(path("b.yaml")).unwrap();
         assert_eq!(store.reload(), Reload::Loaded(1));
         assert_eq!(store.problem(), None);
+    }
+
+    #[test]
+    fn tokens_that_stand_in_no_file_are_known_beside_those_that_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let inline = file::parse(&document("a")).unwrap();
+        let store = TokenStore::new(vec![folder.path().join("*.yaml")]).with_inline(inline);
+        assert_eq!(store.reload(), Reload::Loaded(1));
+        assert_eq!(store.reload(), Reload::Unchanged);
+        fs::write(folder.path().join("b.yaml"), document("b")).unwrap();
+        assert_eq!(store.reload(), Reload::Loaded(2));
+        fs::write(folder.path().join("b.yaml"), document("a")).unwrap();
+        assert!(matches!(store.reload(), Reload::Broken(_)), "the same token twice");
+        assert_eq!(store.current().unwrap().len(), 2);
     }
 
     #[test]

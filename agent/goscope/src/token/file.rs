@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::Digest;
 use super::tier::{Tier, TierSet};
 use crate::config::AddressRule;
+use crate::config::check::Environment;
 use crate::config::units::{address_rule_text, parse_address_rule};
 use crate::config::walk::{self, Item, Mistake, Mistakes};
 
@@ -57,6 +58,18 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, Vec<Mistake>> {
         }
     }
     if mistakes.is_empty() { Ok(entries) } else { Err(mistakes.into_vec()) }
+}
+
+/// Reads the tokens of [`super::ENV_TOKENS`], if it is set.
+///
+/// # Errors
+/// One sentence with every mistake.
+pub fn of_environment(environment: Environment<'_>) -> Result<Vec<Entry>, String> {
+    let Some(text) = environment(super::ENV_TOKENS) else { return Ok(Vec::new()) };
+    parse(&text).map_err(|mistakes| {
+        let mistakes: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+        format!("{}: {}", super::ENV_TOKENS, mistakes.join("; "))
+    })
 }
 
 fn read_entry(item: &Item<'_>) -> Option<Entry> {
@@ -223,6 +236,19 @@ mod tests {
         assert_eq!(mistakes(&twice), ["tokens[1]: the same sha256 stands in an earlier entry (line 1)"]);
         assert_eq!(mistakes(""), ["tokens: missing"]);
         assert_eq!(mistakes("tokens: 5"), ["tokens: expected a list, found \"5\" (line 1)"]);
+    }
+
+    #[test]
+    fn the_environment_holds_a_whole_file() {
+        let read =
+            |text: Option<&str>| of_environment(&|name| text.filter(|_| name == "GOSCOPE_TOKENS").map(str::to_owned));
+        assert_eq!(read(None), Ok(Vec::new()));
+        let entry = entry("a", Digest::parse_hex(SHA).unwrap(), TierSet::ALL, &[], None);
+        assert_eq!(read(Some(&document(&entry))).unwrap().len(), 1);
+        assert_eq!(
+            read(Some("tokens: [{name: a}]\nextra: 1")),
+            Err("GOSCOPE_TOKENS: tokens[0].sha256: missing (line 1); extra: unknown key (line 2)".to_owned())
+        );
     }
 
     #[test]

@@ -1,0 +1,219 @@
+//! `capture`: has the agent take a profile and keep it, shows how far it is, and fetches it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::api::Api;
+use super::fetch::fetch;
+use super::progress::{Progress, Unit};
+use super::{EXIT_INTERRUPTED, Place, answer, say};
+use crate::cli::EXIT_BAD;
+use crate::cluster::target::{Target, query_value};
+
+/// Between two questions how far it is: what an identity may ask without waiting.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Take a profile: it is kept on the agent's volume and fetched; Ctrl-C cancels it
+#[derive(Debug, clap::Args)]
+#[command(
+    before_help = "Example:\n  kubectl goscope capture heap deploy/shop\n  kubectl goscope capture cpu deploy/shop --seconds 30 --reason 'slow checkout' -o cpu.pb.gz"
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Print the capture's id and do not wait for it
+    #[arg(long, conflicts_with_all = ["output", "keep_remote", "force"])]
+    no_wait: bool,
+    /// Print the artifact's id and do not fetch it
+    #[arg(long, conflicts_with_all = ["output", "force"])]
+    keep_remote: bool,
+    /// The file; - is standard output. Without it the agent's name for it, here
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
+}
+
+/// Which profile, and of whom.
+#[derive(Debug, clap::Args)]
+pub(super) struct Wanted {
+    /// What to take
+    #[arg(value_name = "KIND", value_parser = KINDS)]
+    pub(super) kind: String,
+    /// deploy/NAME, statefulset/NAME, daemonset/NAME, job/NAME, pod/NAME or the name of a pod
+    #[arg(value_name = "TARGET", value_parser = Target::parse)]
+    pub(super) target: Option<Target>,
+    /// How long, for cpu and trace; of the others the change during this time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
+    /// Text in place of a profile, 1 or 2: goroutine stacks in groups, or one by one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(super) debug: Option<u8>,
+    /// Why, for whoever finds it later
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// What the API takes.
+const KINDS: [&str; 10] =
+    ["heap", "allocs", "goroutine", "goroutineleak", "threadcreate", "block", "mutex", "cpu", "profile", "trace"];
+
+impl Args {
+    pub(super) async fn run(self, place: &Place) -> anyhow::Result<ExitCode> {
+        let mut api = place.api(self.wanted.target.as_ref()).await?;
+        if self.no_wait {
+            let state: State = api.post(CAPTURES, &self.wanted.body()).await?;
+            answer(&format!("{}\n", state.id))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let artifact = match self.wanted.take(&mut api).await? {
+            Outcome::Stored(artifact) => artifact,
+            Outcome::Failed => return Ok(ExitCode::from(EXIT_BAD)),
+            Outcome::Interrupted => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        };
+        if self.keep_remote {
+            answer(&format!("{artifact}\n"))?;
+        } else if let Some(path) = fetch_told(&mut api, &artifact, self.output.as_deref(), self.force).await? {
+            answer(&format!("{}\n", path.display()))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// As [`fetch`]; a failure names the artifact, which is not lost by it.
+pub(super) async fn fetch_told(
+    api: &mut Api,
+    artifact: &str,
+    output: Option<&Path>,
+    force: bool,
+) -> anyhow::Result<Option<PathBuf>> {
+    let fetched = fetch(api, artifact, output, force).await;
+    fetched.with_context(|| format!("it is stored as {artifact}, but not fetched"))
+}
+
+const CAPTURES: &str = "/api/v1/captures";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct State {
+    id: String,
+    state: String,
+    seconds: Option<u64>,
+    artifact: Option<String>,
+    error: Option<String>,
+}
+
+/// How a capture ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The artifact's id.
+    Stored(String),
+    /// The person was told.
+    Failed,
+    /// By Ctrl-C, and cancelled on the agent.
+    Interrupted,
+}
+
+impl Wanted {
+    fn body(&self) -> Value {
+        let mut body = json!({"kind": self.kind});
+        let further = [
+            ("seconds", self.seconds.map(Value::from)),
+            ("debug", self.debug.map(Value::from)),
+            ("reason", self.reason.as_deref().map(Value::from)),
+        ];
+        for (name, value) in further {
+            if let Some(value) = value {
+                body[name] = value;
+            }
+        }
+        body
+    }
+
+    /// Has it taken, and waits for it.
+    pub(super) async fn take(&self, api: &mut Api) -> anyhow::Result<Outcome> {
+        let mut state: State = api.post(CAPTURES, &self.body()).await?;
+        let path = format!("{CAPTURES}/{}", query_value(&state.id));
+        let seconds = state.seconds.or_else(|| self.seconds.map(u64::from));
+        let mut progress = Progress::new(&self.kind, Unit::Seconds, seconds);
+        let mut running_since = None;
+        loop {
+            match state.state.as_str() {
+                "stored" => {
+                    let artifact = state.artifact.context("the agent stored the profile, but does not say as what")?;
+                    return Ok(Outcome::Stored(artifact));
+                }
+                "failed" | "cancelled" => {
+                    drop(progress);
+                    say(&format!(
+                        "{}: {}",
+                        state.state,
+                        state.error.as_deref().unwrap_or("the agent does not say why")
+                    ));
+                    return Ok(Outcome::Failed);
+                }
+                "running" => {
+                    let since = *running_since.get_or_insert_with(Instant::now);
+                    progress.at(since.elapsed().as_secs());
+                }
+                _ => progress.at(0),
+            }
+            let next = async {
+                tokio::time::sleep(POLL).await;
+                api.get::<State>(&path).await
+            };
+            tokio::select! {
+                answered = next => state = answered?,
+                _ = tokio::signal::ctrl_c() => {
+                    drop(progress);
+                    return cancel(api, &path).await;
+                }
+            }
+        }
+    }
+}
+
+async fn cancel(api: &mut Api, path: &str) -> anyhow::Result<Outcome> {
+    api.delete(path).await.context("interrupted, but the capture could not be cancelled")?;
+    say("cancelled");
+    Ok(Outcome::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Call {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_request_says_only_what_was_said() {
+        let body =
+            |call: &[&str]| Call::try_parse_from([&["x"], call].concat()).map(|call| call.args.wanted.body()).ok();
+        assert_eq!(body(&["heap", "deploy/shop"]), Some(json!({"kind": "heap"})));
+        assert_eq!(
+            body(&["cpu", "shop-0", "--seconds", "30", "--reason", "slow"]),
+            Some(json!({"kind": "cpu", "seconds": 30, "reason": "slow"}))
+        );
+        assert_eq!(body(&["goroutine", "--debug", "2"]), Some(json!({"kind": "goroutine", "debug": 2})));
+        for wrong in [
+            &["nonsense", "a"][..],
+            &["heap", "a", "--debug", "3"],
+            &["cpu", "a", "--seconds", "0"],
+            &["heap", "a", "--no-wait", "-o", "x"],
+            &[],
+        ] {
+            assert_eq!(body(wrong), None, "{wrong:?}");
+        }
+    }
+}

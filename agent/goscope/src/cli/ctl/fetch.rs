@@ -1,0 +1,109 @@
+//! `fetch`: an artifact's bytes as a file; of an incident, all its files in a folder.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+
+use super::api::Api;
+use super::save::{To, clean, save};
+use super::{Place, answer};
+use crate::cluster::target::{Target, query_value};
+use crate::store::INCIDENTS;
+
+/// Files of one incident that are fetched.
+const FILES_MAX: usize = 100;
+
+/// Fetch an artifact to a file, or all files of an incident into a folder; prints where it is
+///
+/// What arrives is compared with the checksum that the agent has stored.
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    before_help = "Example:\n  kubectl goscope fetch 2026-11-23T08-57-04Z-1f0c deploy/shop\n  kubectl goscope fetch 2026-11-23T08-57-04Z-1f0c deploy/shop -o - | goscope analyze -"
+)]
+pub(super) struct Args {
+    /// As `artifacts` and `incidents` list it
+    #[arg(value_name = "ID")]
+    id: String,
+    /// deploy/NAME, statefulset/NAME, daemonset/NAME, job/NAME, pod/NAME or the name of a pod
+    #[arg(value_name = "TARGET", value_parser = Target::parse)]
+    target: Option<Target>,
+    /// The file or folder; - is standard output, of an incident its stderr. Without it the agent's name for it, here
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Artifact {
+    kind: String,
+    files: Vec<FileOf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FileOf {
+    name: String,
+}
+
+impl Args {
+    pub(super) async fn run(self, place: &Place) -> anyhow::Result<ExitCode> {
+        let mut api = place.api(self.target.as_ref()).await?;
+        if let Some(path) = fetch(&mut api, &self.id, self.output.as_deref(), self.force).await? {
+            answer(&format!("{}\n", path.display()))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Fetches an artifact and returns where it is, unless that is standard output.
+pub(super) async fn fetch(
+    api: &mut Api,
+    id: &str,
+    output: Option<&Path>,
+    force: bool,
+) -> anyhow::Result<Option<PathBuf>> {
+    let path = format!("/api/v1/artifacts/{}", query_value(id));
+    let artifact: Artifact = api.get(&path).await?;
+    let is_stdout = output == Some(Path::new("-"));
+    if artifact.kind == INCIDENTS && !is_stdout {
+        return folder(api, &path, id, &artifact, output, force).await.map(Some);
+    }
+    let download = api.download(&format!("{path}/content")).await?;
+    save(download, &To::of(output), &format!("{}-{id}", artifact.kind), force).await
+}
+
+async fn folder(
+    api: &mut Api,
+    path: &str,
+    id: &str,
+    artifact: &Artifact,
+    output: Option<&Path>,
+    force: bool,
+) -> anyhow::Result<PathBuf> {
+    let folder = output.map_or_else(|| PathBuf::from(format!("incident-{}", clean(id))), Path::to_owned);
+    let shown = folder.display().to_string();
+    match fs::create_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() && force => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            bail!("{shown} is there already; name another folder with -o, or say --force");
+        }
+        made => made.with_context(|| format!("cannot make the folder {shown}"))?,
+    }
+    for file in artifact.files.iter().take(FILES_MAX) {
+        let name = clean(&file.name);
+        if name.is_empty() {
+            continue;
+        }
+        let download = api.download(&format!("{path}/content?file={}", query_value(&file.name))).await?;
+        save(download, &To::File(folder.join(&name)), &name, force).await?;
+    }
+    Ok(folder)
+}
