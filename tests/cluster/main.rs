@@ -7,6 +7,7 @@ mod helm;
 mod image;
 mod injection;
 mod pod;
+mod prometheus;
 mod remote;
 mod sidecar;
 mod tunnel;

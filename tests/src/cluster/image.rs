@@ -34,6 +34,18 @@ pub fn load_all() -> anyhow::Result<()> {
     LOADED.get_or_init(|| load().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }
 
+/// Imports an image of a static executable, as `/bin/NAME`.
+///
+/// # Errors
+/// It cannot be read, or buildah or containerd failed.
+pub fn load_executable(image: &str, executable: &Path) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let context = folder.path();
+    let name = executable.file_name().and_then(|name| name.to_str()).context("an executable without a name")?;
+    fs::copy(executable, context.join(name)).with_context(|| executable.display().to_string())?;
+    node::load(&single(image, name, &format!("/bin/{name}"), context)?)
+}
+
 /// An image as an OCI archive.
 #[derive(Debug)]
 pub struct Image {
@@ -106,20 +118,20 @@ fn pause(folder: &Path) -> anyhow::Result<PathBuf> {
     let mut gcc = Command::new("gcc");
     gcc.args(["-static", "-Os", "-o"]).arg(context.join("pause")).arg(node::folder().join("pause.c"));
     node::succeed(gcc)?;
-    single("localhost/pause:1", "pause", &context)
+    single("localhost/pause:1", "pause", "/pause", &context)
 }
 
 fn shop(folder: &Path) -> anyhow::Result<PathBuf> {
     let context = folder.join("shop");
     fs::create_dir(&context)?;
     fs::copy(go::shop(go::USUAL, Flavour::Plain)?, context.join("shop"))?;
-    single(SHOP, "shop", &context)
+    single(SHOP, "shop", "/shop", &context)
 }
 
-/// An image of one executable.
-fn single(name: &str, executable: &str, context: &Path) -> anyhow::Result<PathBuf> {
+/// An image of one executable of the context, which is at `path` there.
+fn single(name: &str, executable: &str, path: &str, context: &Path) -> anyhow::Result<PathBuf> {
     let dockerfile = context.join("Dockerfile");
-    fs::write(&dockerfile, format!("FROM scratch\nCOPY {executable} /{executable}\nENTRYPOINT [\"/{executable}\"]\n"))?;
+    fs::write(&dockerfile, format!("FROM scratch\nCOPY {executable} {path}\nENTRYPOINT [\"{path}\"]\n"))?;
     build(context, name, &dockerfile, context, &[])
 }
 
