@@ -192,8 +192,7 @@ test_documents() {
 test_chart() {
     local release shop tuned own chart name part value
     chart_work=$(mktemp -d)
-    # shellcheck disable=SC2064 # the folder of now
-    trap "rm -rf '$chart_work'" EXIT
+    at_exit "rm -rf '$chart_work'"
     own=charts/debug-sidecar
     mkdir -p tests/chart/golden deploy/manifests
 

@@ -12,6 +12,21 @@ die() {
     exit 1
 }
 
+# at_exit COMMAND: runs it when the script ends, however that is; what was given last runs first, with the status as $status.
+at_exit() {
+    exit_commands=("$1" "${exit_commands[@]}")
+    trap run_exit_commands EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+exit_commands=()
+run_exit_commands() {
+    local status=$? command
+    trap '' INT TERM
+    for command in "${exit_commands[@]}"; do eval "$command" || true; done
+    exit "$status"
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
@@ -102,9 +117,12 @@ need_cargo_tool() {
     rm -rf "$folder/target"
 }
 
-# What a Kubernetes node and its images are made with; the components themselves are compiled by tests/cluster/node.sh.
+# What a Kubernetes node and its images are made with; the components themselves are compiled by tests/cluster.
 need_cluster() {
-    [ "$(id -u)" = 0 ] || die "a node needs root"
+    # Asked first, before anything is installed.
+    if [ "$(id -u)" != 0 ] || ! unshare --mount --net --pid --fork true 2>/dev/null; then
+        die "the tests on Kubernetes need root and the right to make namespaces: run this by sudo or in a privileged container, or run ./tests/run.sh fast, which does without"
+    fi
     need_commands buildah=buildah flock=util-linux ip=iproute2 iptables=iptables nsenter=util-linux openssl=openssl sysctl=procps /usr/lib/cni/bridge=containernetworking-plugins
     [ -e /usr/include/seccomp.h ] || need_commands no-such-header=libseccomp-dev
 }

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# All tests: ./tests/run.sh; the inner loop: ./tests/run.sh fast (unit tests and a few end-to-end tests, on a debug build).
-# On a real Kubernetes: ./tests/run.sh cluster [FILTER…] (as root; compiles the components once, about nine minutes).
-# The chart alone: ./tests/run.sh chart.
-# Installs what is missing and says so. What is expensive is kept in ${GOSCOPE_TEST_CACHE:-~/.cache/goscope-tests} and in Cargo's target folder.
+# All tests: ./tests/run.sh, as root, because the last of them run on a real Kubernetes node of their own; its components are compiled once, about fifteen
+# minutes, meanwhile. The inner loop: ./tests/run.sh fast (unit tests and a few end-to-end tests, on a debug build). The tests on Kubernetes alone:
+# ./tests/run.sh cluster [FILTER…], as root. The chart alone: ./tests/run.sh chart.
+# Installs what is missing and says so. What is expensive is kept in ${GOSCOPE_TEST_CACHE:-~/.cache/goscope-tests}, ~/.cache/goscope-cluster and Cargo's target
+# folder. The last line is that of the last tests: "test result: ok. …".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/install.sh
@@ -24,12 +25,21 @@ esac
 
 step "tools"
 need_commands curl=curl gcc=gcc script=bsdutils unshare=util-linux
+case ${1:-all} in
+all | cluster) need_cluster ;;
+esac
 [ -e /usr/include/stdio.h ] || need_commands no-such-header=libc6-dev
 need_rust
 need_go
 case ${1:-all} in
-cluster) need_cluster ;;
 all | fast | chart) need_promtool ;;
+esac
+case ${1:-all} in
+all | cluster)
+    # shellcheck source=tests/cluster/run.sh
+    . tests/cluster/run.sh
+    start_components
+    ;;
 esac
 if [ "${1:-all}" = all ]; then
     mapfile -t releases < <(grep -o '"1\.[0-9.]*"' tests/src/go.rs | tr -d '"' | sort -uV)
@@ -43,17 +53,17 @@ export GOSCOPE_BIN
 # An error's text says what was expected; the stack of the harness adds nothing.
 export RUST_LIB_BACKTRACE=0
 
-if [ "${1:-}" = cluster ]; then
-    # shellcheck source=tests/cluster/run.sh
-    . tests/cluster/run.sh
-    exit
-fi
-
 if [ "${1:-all}" != fast ]; then
-    step "chart"
     # shellcheck source=tests/chart.sh
     . tests/chart.sh
     need_helm
+fi
+if [ "${1:-}" = cluster ]; then
+    test_cluster
+    exit
+fi
+if [ "${1:-all}" != fast ]; then
+    step "chart"
     test_chart
     [ "${1:-}" != chart ] || exit 0
 fi
@@ -64,3 +74,8 @@ step "unit tests"
 
 step "end-to-end tests"
 "$cargo" test --locked --package goscope-e2e --test e2e -- "${filters[@]}"
+
+if [ "${1:-all}" = all ]; then
+    filters=()
+    test_cluster
+fi

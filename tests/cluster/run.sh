@@ -1,26 +1,59 @@
-# The tests on a node. Sourced by tests/run.sh, which has built goscope and installed what is needed.
+# The tests on a node. Sourced by tests/run.sh, which has installed what is needed.
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # cargo and filters are the caller's
+# shellcheck disable=SC2154 # cache, cargo, filters and helm_releases are the caller's, status is at_exit's
 
 node=tests/cluster/node.sh
 
-step "the node's components"
-"$node" build
+# Compiles the node's components and the operator, each once for each version, behind everything else that runs: at the lowest priority they take what the
+# compiler of Rust, which ends with minutes on one core, and the tests, which mostly wait, leave of the processors.
+start_components() {
+    components_work=$(mktemp -d)
+    # In a process group of its own (set -m), so that it can be stopped with all compilers, whose work would be left behind.
+    set -m
+    GOTMPDIR=$components_work nice -n 19 bash -c "$node build && tests/cluster/operator/build.sh" \
+        </dev/null >"$components_work/operator" 2>"$components_work/log" &
+    set +m
+    components=$!
+    at_exit stop_components
+}
 
-# shellcheck source=tests/chart.sh
-. tests/chart.sh
-need_helm
-GOSCOPE_HELMS=$(printf "$cache/tools/helm-%s/helm " "${helm_releases[@]}")
-export GOSCOPE_HELMS
+stop_components() {
+    if [ -n "$components" ]; then
+        kill -- "-$components" 2>/dev/null || true
+        wait "$components" 2>/dev/null || true
+    fi
+    rm -rf "$components_work"
+}
 
-# Built before the node is up, so that it stands no longer than it must.
-step "cluster tests"
-"$cargo" test --locked --quiet --package goscope-e2e --test cluster --no-run
+await_components() {
+    step "the components of a Kubernetes node, and prometheus-operator"
+    local ended=0
+    wait "$components" || ended=$?
+    components=
+    cat "$components_work/log" >&2
+    [ "$ended" = 0 ] || die "the components were not built"
+    GOSCOPE_OPERATOR=$(cat "$components_work/operator")
+    export GOSCOPE_OPERATOR
+}
 
-# One node at a time: a second run waits for the first.
-mkdir -p "$cache"
-exec 9>"$cache/node.lock"
-flock 9
+test_cluster() {
+    await_components
+    GOSCOPE_HELMS=$(printf "$cache/tools/helm-%s/helm " "${helm_releases[@]}")
+    export GOSCOPE_HELMS
+
+    # Built before the node is up, so that it stands no longer than it must.
+    step "cluster tests"
+    "$cargo" test --locked --quiet --package goscope-e2e --test cluster --no-run
+
+    # One node at a time: a second run waits for the first.
+    mkdir -p "$cache"
+    exec 9>"$cache/node.lock"
+    flock 9
+    # shellcheck disable=SC2016 # of then
+    at_exit 'stop_node "$status"'
+    "$node" up
+    "$cargo" test --locked --package goscope-e2e --test cluster -- --show-output "${filters[@]}"
+}
 
 stop_node() {
     # The state goes away with the node, so what failed must be seen now.
@@ -30,8 +63,3 @@ stop_node() {
     fi
     "$node" down
 }
-trap 'stop_node $?' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-"$node" up
-"$cargo" test --locked --package goscope-e2e --test cluster -- --show-output "${filters[@]}"
