@@ -89,9 +89,5 @@ impl Helm {
 }
 
 fn kubeconfig() -> anyhow::Result<PathBuf> {
-    let run = match std::env::var_os("GOSCOPE_CLUSTER_RUN") {
-        Some(run) => PathBuf::from(run),
-        None => Path::new(&std::env::var_os("HOME").context("no HOME")?).join(".cache/goscope-cluster/run"),
-    };
-    Ok(run.join("admin.kubeconfig"))
+    Ok(node::state()?.join("admin.kubeconfig"))
 }

@@ -145,7 +145,7 @@ stringData:
     pub fn await_pod<T>(&self, pod: &str, what: &str, probe: impl Fn(Value) -> Option<T>) -> anyhow::Result<T> {
         wait::until_within(POD_DEADLINE, what, || {
             std::thread::sleep(POLL);
-            let found = self.object("pod", pod).ok()?;
+            let found = node::api(&format!("/api/v1/namespaces/{}/pods/{pod}", self.name)).ok()?;
             let has_ended = found["status"]["phase"] == "Failed" || found["status"]["phase"] == "Succeeded";
             match probe(found) {
                 None if has_ended => Some(Err(anyhow::anyhow!("the pod ended before: {what}"))),

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use rustix::process::{Signal, kill_process};
+use serde_json::Value;
 
 use crate::process::{Outcome, command_line, pid, run};
 
@@ -19,6 +20,30 @@ pub fn kubectl(args: &[&str]) -> Command {
 #[must_use]
 pub fn net(args: &[&str]) -> Command {
     script("net", args)
+}
+
+/// The folder of the node's state, as `node.sh` has it.
+///
+/// # Errors
+/// There is no home directory.
+pub fn state() -> anyhow::Result<PathBuf> {
+    Ok(match std::env::var_os("GOSCOPE_CLUSTER_RUN") {
+        Some(run) => PathBuf::from(run),
+        None => Path::new(&std::env::var_os("HOME").context("no HOME")?).join(".cache/goscope-cluster/run"),
+    })
+}
+
+/// What the API server answers the administrator to a GET. For what is asked again and again: a start of kubectl costs four times as much.
+///
+/// # Errors
+/// There is no such object, or the node is not up.
+pub fn api(path: &str) -> anyhow::Result<Value> {
+    let pki = state()?.join("pki");
+    let [ca, certificate, key] = ["ca.crt", "admin.crt", "admin.key"].map(|file| pki.join(file).display().to_string());
+    let url = format!("https://127.0.0.1{path}");
+    let answer = curl(&["-f", "--cacert", &ca, "--cert", &certificate, "--key", &key, &url])?;
+    ensure!(answer.code() == Some(0), "{path}: {}", answer.err());
+    Ok(serde_json::from_slice(&answer.stdout)?)
 }
 
 /// Imports an OCI archive.
