@@ -160,6 +160,13 @@ test_documents() {
                 (cd "$chart_work/reader" && rm -f tokens.yaml && PATH=$PWD/bin:$PATH sh -ec "$line" >token && grep -q '^gsc_' token && grep -q sha256 tokens.yaml) 2>"$chart_work/out" ||
                     fails "$name: $line: $(cat "$chart_work/out")"
                 ;;
+            "goscope backup "*)
+                # In folders of the reader's own.
+                mkdir -p "$chart_work/reader/from" "$chart_work/reader/to"
+                line=$(sed -E 's/--from [^ ]+/--from from/; s/--to [^ ]+/--to to/' <<<"$line")
+                (cd "$chart_work/reader" && PATH=$PWD/bin:$PATH sh -ec "$line" | grep -q '^copied 0 ') 2>"$chart_work/out" ||
+                    fails "$name: $line: $(cat "$chart_work/out")"
+                ;;
             "helm dependency update") ;; # was run, by test_chart
             "helm upgrade "*)
                 # Rendered instead of installed.
@@ -209,7 +216,7 @@ test_chart() {
         done
     done
 
-    tuned='{"gate":{"allow":["127.0.0.0/8","!10.0.0.0/8"],"limits":{"perSource":{"rate":"30/m","burst":1000000},"perIdentity":{"dryRun":true}},"caps":{"cpuSeconds":120}},"store":{"maxBytes":"512MiB","maxAge":"7d","reserveBytes":"32MiB"}}'
+    tuned='{"gate":{"allow":["127.0.0.0/8","!10.0.0.0/8"],"limits":{"perSource":{"rate":"30/m","burst":1000000},"perIdentity":{"dryRun":true}},"caps":{"cpuSeconds":120}},"store":{"maxBytes":"512MiB","maxAge":"7d","reserveBytes":"32MiB"},"selftest":{"enabled":true,"every":"1h"}}'
     golden subchart-on shop "$shop"
     golden subchart-off shop "$shop" 'debug-sidecar.enabled=false'
     golden subchart-sealed shop "$shop" 'debug-sidecar.sealed.enabled=true' 'debugAddress="unix:///run/goscope/debug.sock"'

@@ -24,7 +24,7 @@ chart) profile=debug flags=() filters=() ;;
 esac
 
 step "tools"
-need_commands curl=curl gcc=gcc script=bsdutils unshare=util-linux
+need_commands curl=curl gcc=gcc script=bsdutils unshare=util-linux ip=iproute2
 case ${1:-all} in
 all | cluster) need_cluster ;;
 esac

@@ -8,6 +8,7 @@ mod clients;
 mod faults;
 mod metrics;
 mod secrets;
+mod selftest;
 mod setting;
 mod stream;
 mod terminal;

@@ -40,6 +40,8 @@ use crate::metrics::recorder::RecorderMetrics;
 use crate::notice::{Audience, Notices, Places};
 use crate::pod::Pod;
 use crate::recorder::{self, Settings, Wake};
+use crate::selftest::SelfTest;
+use crate::selftest::metrics::SelfTestMetrics;
 use crate::store::depot::Depot;
 use crate::store::metrics::StoreMetrics;
 use crate::target::client::Client;
@@ -49,7 +51,7 @@ use crate::telemetry::{self, Destination};
 use crate::tls::Keeper;
 use crate::tls::metrics::RemoteMetrics;
 use crate::token::tier::TierSet;
-use crate::{metrics, serve, token};
+use crate::{metrics, selftest, serve, token};
 
 /// How the agent was started by `goscope run`.
 #[derive(Clone, Debug)]
@@ -211,6 +213,7 @@ impl Agent {
             "agent started"
         );
 
+        let own = [&self.debug, &self.metrics, &self.remote].map(|listener| local_address(listener.as_ref()));
         if let Some(listener) = self.metrics {
             let router = metrics::router::router(self.registry.clone(), self.readiness.clone());
             tasks.spawn(serve::serve(listener, serve::routed(router), stop.clone(), tasks.clone()));
@@ -251,6 +254,14 @@ impl Agent {
                 tasks.spawn(serve::serve(listener, handler, stop.clone(), tasks.clone()));
             }
             tasks.spawn(wait_for_tokens(gate.admission().clone(), gate_latch, stop.clone()));
+        }
+        if self.embedded.is_some() {
+            findings_tx.send_replace(Arc::new(selftest::unprobed(&self.config.target)));
+        } else if self.config.selftest.enabled {
+            let metrics = SelfTestMetrics::register(&self.registry).context("cannot register metrics")?;
+            let (target, every) = (self.config.target.clone(), self.config.selftest.every);
+            let test = SelfTest::new(own.into_iter().flatten(), target, every, metrics, findings_tx);
+            tasks.spawn(test.run(sample_rx.clone(), stop.clone()));
         }
         if self.embedded.is_some() {
             let (notices, target) = (self.notices, self.config.target.clone());

@@ -27,6 +27,7 @@ pub struct Config {
     pub gate: GateConfig,
     pub intake: IntakeConfig,
     pub store: StoreConfig,
+    pub selftest: SelfTestConfig,
 }
 
 impl Config {
@@ -59,6 +60,7 @@ impl Config {
                 max_age: Duration::from_secs(14 * 86_400),
                 reserve_bytes: 64 << 20,
             },
+            selftest: SelfTestConfig { enabled: true, every: Duration::from_secs(600) },
         }
     }
 
@@ -181,4 +183,12 @@ pub struct StoreConfig {
     pub max_bytes: u64,
     pub max_age: Duration,
     pub reserve_bytes: u64,
+}
+
+/// The search for ports of the pod where pprof answers without the gate. `goscope run` makes none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelfTestConfig {
+    pub enabled: bool,
+    /// From the end of one round to the begin of the next.
+    pub every: Duration,
 }

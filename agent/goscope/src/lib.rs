@@ -14,6 +14,7 @@ pub mod model;
 pub mod notice;
 pub mod pod;
 pub mod recorder;
+pub mod selftest;
 pub mod serve;
 pub mod spool;
 pub mod stamp;

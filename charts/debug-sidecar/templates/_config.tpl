@@ -27,6 +27,7 @@
 {{- $config := dict "target" (dict "address" $target) "listen" $listen -}}
 {{- if $gate }}{{- $_ := set $config "gate" $gate -}}{{- end -}}
 {{- if $store }}{{- $config = merge $config (dict "store" $store) -}}{{- end -}}
+{{- with $values.config.selftest }}{{- $_ := set $config "selftest" . -}}{{- end -}}
 {{- toYaml $config -}}
 {{- end -}}
 

@@ -5,12 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::units::{parse_address_rule, parse_duration, parse_rate, parse_size};
+use super::units::{duration_text, parse_address_rule, parse_duration, parse_rate, parse_size};
 use super::walk::{Mistake, Mistakes, Walker, parse};
 use super::{Config, ENV_PREFIX, LimitConfig, Remote, TargetAddress, TlsFiles};
 
 /// The highest cap of a profile's length that is accepted, in seconds: a profiler that runs longer belongs to another tool.
 const SECONDS_CAP_MAX: u64 = 3600;
+/// The shortest time between two self-tests: each asks every port of the pod.
+const SELFTEST_EVERY_MIN: Duration = Duration::from_secs(10);
 /// The highest burst.
 const BURST_MAX: u64 = 1_000_000;
 
@@ -109,6 +111,11 @@ fn read(reading: &Reading<'_>, file: &mut Walker<'_>, config: &mut Config) {
     reading.set(&mut store, "maxBytes", &mut config.store.max_bytes, parse_size);
     reading.set(&mut store, "maxAge", &mut config.store.max_age, parse_age);
     reading.set(&mut store, "reserveBytes", &mut config.store.reserve_bytes, parse_size);
+    drop(store);
+
+    let mut selftest = file.section("selftest");
+    reading.set(&mut selftest, "enabled", &mut config.selftest.enabled, parse_bool);
+    reading.set(&mut selftest, "every", &mut config.selftest.every, parse_every);
 }
 
 /// Without an address the listener is off, whatever else is set, so that one variable of the environment turns it off.
@@ -267,6 +274,14 @@ pub fn parse_age(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Ok(age) if age >= Duration::from_secs(60) => Ok(age),
         Ok(_) => Err(format!("expected at least 1m, found {text:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn parse_every(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(every) if every >= SELFTEST_EVERY_MIN => Ok(every),
+        Ok(_) => Err(format!("expected at least {}, found {text:?}", duration_text(SELFTEST_EVERY_MIN))),
         Err(error) => Err(error.to_string()),
     }
 }

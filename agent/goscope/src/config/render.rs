@@ -67,6 +67,11 @@ pub fn render(config: &Config, comments: Comments) -> String {
     out.leaf("  ", "maxAge", &duration_text(config.store.max_age));
     out.comment("  ", "What must stay free on the volume.");
     out.leaf("  ", "reserveBytes", &size_text(config.store.reserve_bytes));
+
+    out.section("", "selftest");
+    out.comment("  ", "In a pod: ask its ports whether pprof answers there without the gate, at the start and every so often. goscope run never asks.");
+    out.leaf("  ", "enabled", &config.selftest.enabled);
+    out.leaf("  ", "every", &duration_text(config.selftest.every));
     out.text
 }
 

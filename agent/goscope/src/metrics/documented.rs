@@ -16,6 +16,7 @@ use super::recorder::RecorderMetrics;
 use crate::collect::metrics::CollectMetrics;
 use crate::gate::metrics::{GateMetrics, LimitOf, LimitVerdict};
 use crate::gate::refuse::Code;
+use crate::selftest::metrics::SelfTestMetrics;
 use crate::store::metrics::StoreMetrics;
 use crate::target::sampler::{Answer, IndexPage, Sample, SamplerMetrics};
 use crate::tls::metrics::RemoteMetrics;
@@ -36,6 +37,7 @@ fn everything() -> Registry {
     RecorderMetrics::register(&registry).expect("registered");
     StoreMetrics::register(&registry).expect("registered");
     CollectMetrics::register(&registry).expect("registered");
+    SelfTestMetrics::register(&registry).expect("registered");
     let gate = GateMetrics::register(&registry).expect("registered");
     RemoteMetrics::register(&registry).expect("registered").expires(jiff::Timestamp::UNIX_EPOCH);
     gate.request("heap", Code::Passed, Duration::from_millis(1));

@@ -1,3 +1,4 @@
+use super::super::SelfTestConfig;
 use super::*;
 use crate::config::render::{Comments, render};
 
@@ -34,6 +35,7 @@ gate:
   caps: { cpuSeconds: 120, traceSeconds: 5 }
 intake: { spool: /s }
 store: { path: /d, maxBytes: 2GiB, maxAge: 7d, reserveBytes: 1MiB }
+selftest: { enabled: false, every: 1h }
 "#;
     let config = check(text, Config::sidecar(), &none).unwrap();
     assert_eq!(config.target, TargetAddress::Unix("/run/goscope/debug.sock".into()));
@@ -54,6 +56,7 @@ store: { path: /d, maxBytes: 2GiB, maxAge: 7d, reserveBytes: 1MiB }
         (config.store.max_bytes, config.store.max_age.as_secs(), config.store.reserve_bytes),
         (2 << 30, 604_800, 1 << 20)
     );
+    assert_eq!(config.selftest, SelfTestConfig { enabled: false, every: Duration::from_secs(3600) });
     // What is shown reads back as the same.
     for comments in [Comments::On, Comments::Off] {
         assert_eq!(check(&render(&config, comments), Config::sidecar(), &none).unwrap(), config);
@@ -92,6 +95,18 @@ fn the_environment_wins_and_its_mistakes_are_named_too() {
     assert_eq!(config.gate.allow.len(), 2);
     let wrong = |name: &str| (name == "GOSCOPE_STORE_MAX_AGE").then(|| "soon".to_owned());
     assert!(mistakes("", &wrong)[0].starts_with("GOSCOPE_STORE_MAX_AGE: expected a duration"));
+}
+
+#[test]
+fn the_self_test_is_not_made_all_the_time() {
+    let every = |text: &str| check(&format!("selftest: {{ every: {text} }}"), Config::sidecar(), &none);
+    assert_eq!(every("10s").unwrap().selftest.every, Duration::from_secs(10));
+    for (text, expected) in [("9999ms", "expected at least 10s, found \"9999ms\""), ("often", "expected a duration")] {
+        let found = every(text).unwrap_err()[0].to_string();
+        assert!(found.starts_with(&format!("selftest.every: {expected}")), "{found}");
+    }
+    let environment = |name: &str| (name == "GOSCOPE_SELFTEST_ENABLED").then(|| "false".to_owned());
+    assert!(!check("", Config::sidecar(), &environment).unwrap().selftest.enabled);
 }
 
 #[test]
