@@ -52,7 +52,8 @@ test_cluster() {
     # shellcheck disable=SC2016 # of then
     at_exit 'stop_node "$status"'
     "$node" up
-    "$cargo" test --locked --package goscope-e2e --test cluster -- --show-output "${filters[@]}"
+    # More at a time than there are processors: they mostly wait for the kubelet.
+    "$cargo" test --locked --package goscope-e2e --test cluster -- --test-threads 6 --show-output "${filters[@]}"
 }
 
 stop_node() {
