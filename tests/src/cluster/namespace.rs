@@ -233,7 +233,7 @@ fn conditions(pod: &Value) -> impl Iterator<Item = &Value> {
 /// A token with every tier, and its entry as YAML.
 fn new_token() -> anyhow::Result<(String, String)> {
     let mut command = Command::new(session::goscope()?);
-    command.args(["token", "new", "--name", "alice", "--tier", "basic", "--tier", "cpu", "--tier", "vars"]);
+    command.args(["token", "new", "--name", "alice", "--tier", "basic,cpu,trace,vars,artifacts,capture"]);
     let made = run(&mut command)?;
     let said = made.err();
     let (_, entry) = said.split_once('\n').with_context(|| format!("no entry: {said}"))?;

@@ -310,4 +310,4 @@ fn read_refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

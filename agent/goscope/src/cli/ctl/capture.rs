@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::api::Api;
 use super::fetch::fetch;
 use super::progress::{Progress, Unit};
-use super::{EXIT_INTERRUPTED, Place, answer, say};
+use super::{EXIT_INTERRUPTED, Place, answer, is_watched, say};
 use crate::cli::EXIT_BAD;
 use crate::cluster::target::{Target, query_value};
 
@@ -104,7 +105,8 @@ const CAPTURES: &str = "/api/v1/captures";
 struct State {
     id: String,
     state: String,
-    seconds: Option<u64>,
+    /// May be a fraction.
+    seconds: Option<f64>,
     artifact: Option<String>,
     error: Option<String>,
 }
@@ -138,9 +140,14 @@ impl Wanted {
 
     /// Has it taken, and waits for it.
     pub(super) async fn take(&self, api: &mut Api) -> anyhow::Result<Outcome> {
+        // From now on Ctrl-C is ours: the agent must not go on with what nobody waits for.
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
         let mut state: State = api.post(CAPTURES, &self.body()).await?;
+        if !is_watched() {
+            say(&format!("waiting for {}", self.kind));
+        }
         let path = format!("{CAPTURES}/{}", query_value(&state.id));
-        let seconds = state.seconds.or_else(|| self.seconds.map(u64::from));
+        let seconds = state.seconds.map(whole).or_else(|| self.seconds.map(u64::from));
         let mut progress = Progress::new(&self.kind, Unit::Seconds, seconds);
         let mut running_since = None;
         loop {
@@ -170,13 +177,18 @@ impl Wanted {
             };
             tokio::select! {
                 answered = next => state = answered?,
-                _ = tokio::signal::ctrl_c() => {
+                _ = interrupt.recv() => {
                     drop(progress);
                     return cancel(api, &path).await;
                 }
             }
         }
     }
+}
+
+/// Whole seconds, as many as the bar can show.
+fn whole(seconds: f64) -> u64 {
+    Duration::try_from_secs_f64(seconds.ceil()).map_or(0, |duration| duration.as_secs())
 }
 
 async fn cancel(api: &mut Api, path: &str) -> anyhow::Result<Outcome> {
@@ -197,6 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn the_state_is_read_as_the_agent_writes_it() {
+        let state: State = serde_json::from_value(json!({
+            "id": "a", "kind": "heap", "state": "stored", "requested_by": "alice", "created": "2026-11-23T12:00:00Z", "seconds": 1.5, "bytes": 12,
+            "artifact": "2026-11-23T12-00-00Z-ab",
+        }))
+        .expect("a state");
+        assert_eq!((state.id.as_str(), state.seconds.map(whole)), ("a", Some(2)));
+        for (seconds, expected) in [(0.0, 0), (30.0, 30), (-1.0, 0), (f64::NAN, 0), (f64::INFINITY, 0)] {
+            assert_eq!(whole(seconds), expected, "{seconds}");
+        }
+    }
+
+    #[test]
     fn the_request_says_only_what_was_said() {
         let body =
             |call: &[&str]| Call::try_parse_from([&["x"], call].concat()).map(|call| call.args.wanted.body()).ok();
@@ -214,6 +239,34 @@ mod tests {
             &[],
         ] {
             assert_eq!(body(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_capture_is_waited_for_to_its_end() {
+        use super::super::api::tests::client;
+        use axum::Router;
+        use axum::routing::{get, post};
+        use http::StatusCode;
+
+        let started = |id: &'static str| {
+            post(async move || (StatusCode::ACCEPTED, format!(r#"{{"id": "{id}", "state": "queued"}}"#)))
+        };
+        let ends = |answer: &'static str| get(async move || answer);
+        let call = Call::try_parse_from(["x", "heap"]).expect("a call").args.wanted;
+        for (answer, expected) in [
+            (
+                r#"{"id": "a/b", "state": "stored", "artifact": "2026-ab", "seconds": 0.5}"#,
+                Some(Outcome::Stored("2026-ab".to_owned())),
+            ),
+            (r#"{"id": "a/b", "state": "failed", "error": "the app died"}"#, Some(Outcome::Failed)),
+            (r#"{"id": "a/b", "state": "cancelled"}"#, Some(Outcome::Failed)),
+            (r#"{"id": "a/b", "state": "stored"}"#, None),
+        ] {
+            let router =
+                Router::new().route("/api/v1/captures", started("a/b")).route("/api/v1/captures/a%2Fb", ends(answer));
+            let (mut api, _stop) = client(router).await;
+            assert_eq!(call.take(&mut api).await.ok(), expected, "{answer}");
         }
     }
 }

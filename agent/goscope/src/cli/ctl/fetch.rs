@@ -107,3 +107,80 @@ async fn folder(
     }
     Ok(folder)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::api::tests::client;
+    use super::*;
+    use axum::Router;
+    use axum::extract::RawQuery;
+    use axum::routing::get;
+    use http::StatusCode;
+    use http::header::{CONTENT_DISPOSITION, ETAG};
+
+    use crate::token::Digest;
+
+    const PROFILE: &[u8] = b"\x1f\x8bprofile";
+
+    fn router() -> Router {
+        let item = get(async || r#"{"id": "a-1", "kind": "heap", "files": [{"name": "content.gz"}]}"#);
+        let content = |bytes: &'static [u8], sum: &'static [u8]| {
+            get(async move || {
+                let tag = format!("\"{}\"", Digest::of(sum).hex());
+                ([(ETAG, tag), (CONTENT_DISPOSITION, "attachment; filename=\"shop-heap.pb.gz\"".to_owned())], bytes)
+            })
+        };
+        let incident = get(
+            async || r#"{"id": "i-1", "kind": "incidents", "files": [{"name": "stderr.txt"}, {"name": "../exit.json"}, {"name": ".."}]}"#,
+        );
+        let files = get(async |RawQuery(query): RawQuery| match query.as_deref() {
+            Some("file=stderr.txt") | None => Ok("panic: boom\n"),
+            Some("file=..%2Fexit.json") => Ok("{}"),
+            _ => Err(StatusCode::NOT_FOUND),
+        });
+        Router::new()
+            .route("/api/v1/artifacts/a-1", item.clone())
+            .route("/api/v1/artifacts/a-1/content", content(PROFILE, PROFILE))
+            .route("/api/v1/artifacts/a-2", item)
+            .route("/api/v1/artifacts/a-2/content", content(PROFILE, b"another"))
+            .route("/api/v1/artifacts/i-1", incident)
+            .route("/api/v1/artifacts/i-1/content", files)
+    }
+
+    #[tokio::test]
+    async fn a_file_under_the_agents_name_verified_and_never_overwritten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut api, _stop) = client(router()).await;
+        let path = fetch(&mut api, "a-1", Some(folder.path()), false).await.expect("fetched").expect("a file");
+        assert_eq!(path, folder.path().join("shop-heap.pb.gz"));
+        assert_eq!(fs::read(&path).expect("there"), PROFILE);
+        let said = format!("{:#}", fetch(&mut api, "a-1", Some(&path), false).await.expect_err("there already"));
+        assert!(said.contains("is there already"), "{said}");
+        fetch(&mut api, "a-1", Some(&path), true).await.expect("forced");
+
+        let named = folder.path().join("b");
+        let said = format!("{:#}", fetch(&mut api, "a-2", Some(&named), false).await.expect_err("other bytes"));
+        assert!(said.contains("another checksum"), "{said}");
+        assert!(
+            !named.exists() && fs::read_dir(folder.path()).expect("a folder").count() == 1,
+            "nothing of it is left"
+        );
+        assert!(fetch(&mut api, "nowhere", Some(&named), false).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn of_an_incident_all_files_in_a_folder_and_none_beside_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut api, _stop) = client(router()).await;
+        let to = folder.path().join("incident");
+        let path = fetch(&mut api, "i-1", Some(&to), false).await.expect("fetched").expect("a folder");
+        assert_eq!(path, to);
+        let mut names: Vec<_> =
+            fs::read_dir(&to).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["exit.json", "stderr.txt"]);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        assert!(fetch(&mut api, "i-1", Some(&to), false).await.is_err(), "there already");
+        fetch(&mut api, "i-1", Some(&to), true).await.expect("forced");
+    }
+}

@@ -52,7 +52,7 @@ struct Info {
     target: Option<TargetState>,
     program: Option<Program>,
     gate: Gate,
-    store: Store,
+    store: Option<Store>,
     intake: Option<Intake>,
     findings: Vec<Finding>,
     identity: Identity,
@@ -139,7 +139,7 @@ impl Info {
         let problems = [
             self.target.as_ref().and_then(|target| target.problem.as_ref()),
             self.gate.problem.as_ref(),
-            self.store.problem.as_ref(),
+            self.store.as_ref().and_then(|store| store.problem.as_ref()),
             self.intake.as_ref().and_then(|intake| intake.problem.as_ref()),
         ];
         self.target.as_ref().is_none_or(|target| target.up)
@@ -165,25 +165,17 @@ fn render(info: &Info, colour: Colour) -> String {
         let name = parts.collect::<Vec<_>>().join(" ");
         row("program", if name.is_empty() { program.command.first().map_or("", String::as_str) } else { &name }, None);
     }
-    match &info.intake {
-        Some(intake) => {
-            let lag =
-                if intake.lag_bytes > 0 { format!(", {} to read", size(intake.lag_bytes)) } else { String::new() };
-            let runs = if intake.runs == 0 { "no run yet".to_owned() } else { plural(intake.runs, "run") };
-            row("recording", &format!("{runs}{lag}"), intake.problem.as_ref());
-        }
-        None if info.mode == "archive" => {}
-        None => row("recording", "off: nothing is recorded when the app dies", None),
+    if let Some(intake) = &info.intake {
+        let lag = if intake.lag_bytes > 0 { format!(", {} to read", size(intake.lag_bytes)) } else { String::new() };
+        let runs = if intake.runs == 0 { "no run yet".to_owned() } else { plural(intake.runs, "run") };
+        row("recording", &format!("{runs}{lag}"), intake.problem.as_ref());
     }
-    let store = &info.store;
-    let stored = format!(
-        "{}, {}, {} of {}",
-        plural(store.incidents, "incident"),
-        plural(store.artifacts, "artifact"),
-        size(store.bytes),
-        size(store.max_bytes)
-    );
-    row("store", &stored, store.problem.as_ref());
+    if let Some(store) = &info.store {
+        let incidents = plural(store.incidents, "incident");
+        let artifacts = plural(store.artifacts, "artifact");
+        let used = format!("{} of {}", size(store.bytes), size(store.max_bytes));
+        row("store", &format!("{incidents}, {artifacts}, {used}"), store.problem.as_ref());
+    }
     row("gate", &plural(info.gate.tokens, "token"), info.gate.problem.as_ref());
     row("you", &format!("{}: {}", info.identity.name, info.identity.tiers.join(", ")), None);
     for finding in &info.findings {
@@ -264,15 +256,12 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_has_no_target_and_an_attached_agent_no_recording() {
+    fn what_is_not_known_is_not_shown() {
         let archive = json!({"mode": "archive", "host": "archive-0", "goscope": {"version": "0.1.0"}, "identity": {"name": "a", "tiers": []}});
         let text = render(&info(archive), Colour::Off);
-        assert!(!text.contains("target") && !text.contains("recording"), "{text}");
-        let mut attached = well();
-        attached["intake"] = Value::Null;
-        let attached = info(attached);
-        assert!(render(&attached, Colour::Off).contains("recording  off: nothing is recorded"), "{attached:?}");
-        assert!(attached.is_well());
+        for row in ["target", "recording", "store", "program"] {
+            assert!(!text.contains(row), "{text}");
+        }
     }
 
     #[test]

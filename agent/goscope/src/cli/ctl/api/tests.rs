@@ -15,7 +15,7 @@ use super::*;
 use crate::serve::{routed, serve};
 
 /// A server of `router` as the agent serves, and a client of it.
-async fn client(router: Router) -> (Api, CancellationToken) {
+pub(in crate::cli::ctl) async fn client(router: Router) -> (Api, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
