@@ -6,6 +6,7 @@ mod deaths;
 mod helm;
 mod image;
 mod injection;
+mod made_tokens;
 mod pod;
 mod prometheus;
 mod remote;

@@ -16,6 +16,8 @@ use crate::token::file::{self, check_name};
 use crate::token::tier::{Tier, TierSet};
 use crate::token::{Token, write_private};
 
+mod secret;
+
 /// Make tokens and hash them.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -30,6 +32,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     New(New),
+    Secret(secret::Args),
     /// Read a token from standard input and print the SHA-256 that a token file holds.
     Hash,
 }
@@ -60,6 +63,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::New(new) => new.run()?,
+            Command::Secret(secret) => secret.run()?,
             Command::Hash => hash()?,
         }
         Ok(ExitCode::SUCCESS)
