@@ -4,6 +4,7 @@ use anyhow::{Context, ensure};
 use goscope_e2e::cluster::namespace::Namespace;
 use goscope_e2e::cluster::node;
 use goscope_e2e::wait;
+use serde_json::Value;
 
 use crate::chart;
 use crate::helm::Helm;
@@ -24,14 +25,21 @@ fn a_target_that_serves_no_pprof() -> anyhow::Result<()> {
     let namespace = Namespace::create("bad-target")?;
     let shop = helm.shop();
     let mut verb = "install";
-    for (target, metric, status, sentence) in [
+    for (target, metric, status, sentence, problem) in [
         (
             "127.0.0.1:6999",
             "goscope_target_samples_total{result=\"not_listening\"}",
             "502",
             "nothing answers at 127.0.0.1:6999",
+            "nothing listens at 127.0.0.1:6999",
         ),
-        ("127.0.0.1:8080", "goscope_target_samples_total{result=\"no_pprof\"}", "404", "404"),
+        (
+            "127.0.0.1:8080",
+            "goscope_target_samples_total{result=\"no_pprof\"}",
+            "404",
+            "page not found",
+            "127.0.0.1:8080 answers, but not with the index page of pprof",
+        ),
     ] {
         let value = format!("debug-sidecar.target={target}");
         helm.succeed(&chart::with_values(&[verb], &shop, &namespace, &[&value]))?;
@@ -45,6 +53,10 @@ fn a_target_that_serves_no_pprof() -> anyhow::Result<()> {
         let (answered, said) = tunnel.ask(&namespace.token, "/debug/pprof/heap")?;
         println!("target {target}: {answered} {said}");
         ensure!(answered == status && said.contains(sentence), "{target}: {answered} {said}");
+        // What kubectl goscope status shows.
+        let (_, info) = tunnel.ask(&namespace.token, "/api/v1/info")?;
+        let info: Value = serde_json::from_str(&info)?;
+        ensure!(info["target"]["up"] == false && info["target"]["problem"] == problem, "{info}");
         let sidecar = &namespace.object("pod", name)?["status"]["initContainerStatuses"][0];
         ensure!(sidecar["restartCount"] == 0, "{sidecar}");
     }

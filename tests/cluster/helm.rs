@@ -15,6 +15,9 @@ pub(crate) struct Helm {
     home: TempDir,
 }
 
+/// What Helm keeps outside of charts, and the folder that it is told.
+const HOMES: [(&str, &str); 3] = [("CONFIG", "config"), ("DATA", "data"), ("CACHE", "cache")];
+
 impl Helm {
     /// Each release that the chart is for.
     ///
@@ -54,6 +57,30 @@ impl Helm {
         Ok(said.trim_start_matches('v').chars().take(1).collect())
     }
 
+    /// The folder with the charts, laid out as the repository.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.home.path().to_owned()
+    }
+
+    pub(crate) fn binary(&self) -> String {
+        self.binary.display().to_string()
+    }
+
+    /// What a shell must export before it runs the binary.
+    ///
+    /// # Errors
+    /// Nobody knows where the node is.
+    pub(crate) fn exports(&self) -> anyhow::Result<String> {
+        let mut text = format!("export KUBECONFIG={}\n", kubeconfig()?.display());
+        for (variable, folder) in HOMES {
+            text.push_str(&format!(
+                "export HELM_{variable}_HOME={}\n",
+                self.home.path().join("helm").join(folder).display()
+            ));
+        }
+        Ok(text)
+    }
+
     /// The chart `debug-sidecar`.
     pub(crate) fn own(&self) -> String {
         self.home.path().join("charts/debug-sidecar").display().to_string()
@@ -71,7 +98,7 @@ impl Helm {
     pub(crate) fn run(&self, args: &[&str]) -> anyhow::Result<Outcome> {
         let binary = self.binary.display().to_string();
         let mut command = node::net(&[&[binary.as_str()], args].concat());
-        for (variable, folder) in [("CONFIG", "config"), ("DATA", "data"), ("CACHE", "cache")] {
+        for (variable, folder) in HOMES {
             command.env(format!("HELM_{variable}_HOME"), self.home.path().join("helm").join(folder));
         }
         run(command.env("KUBECONFIG", kubeconfig()?))

@@ -1,5 +1,7 @@
 //! Injection by the chart installed by itself: what the policy makes of pods, and pods that run with what it made.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use anyhow::{Context, ensure};
 use goscope_e2e::cluster::namespace::Namespace;
 use goscope_e2e::cluster::node;
@@ -11,6 +13,15 @@ use crate::chart;
 use crate::helm::Helm;
 use crate::pod::raise;
 use crate::tunnel::Tunnel;
+
+/// Held by whoever installs the policy: there is one for the whole cluster.
+static POLICY: Mutex<()> = Mutex::new(());
+
+/// Waits until no other test has the policy installed.
+pub(crate) fn only_policy() -> MutexGuard<'static, ()> {
+    // A test that failed has uninstalled it all the same.
+    POLICY.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The release, uninstalled when dropped. One for the whole cluster, so one test that does everything in turn.
 struct Policy<'a> {
@@ -97,6 +108,7 @@ fn what_is_asked_for_and_nothing_else() -> anyhow::Result<()> {
     let helm = Helm::newest()?;
     let labelled = Namespace::create("injected")?;
     let unlabelled = Namespace::create("not-injected")?;
+    let alone = only_policy();
     let policy = Policy::install(&helm, &unlabelled)?;
     node::succeed(node::kubectl(&["label", "namespace", &labelled.name, "goscope.dev/inject=enabled"]))?;
     wait::until("the policy is in force", || dry_run(&labelled, &plain()).ok().filter(has_agent))?;
@@ -107,7 +119,36 @@ fn what_is_asked_for_and_nothing_else() -> anyhow::Result<()> {
     cron_job(&labelled)?;
     without_command(&labelled)?;
     without_configuration(&labelled)?;
+    network_and_teams(&policy, &labelled)?;
     drop(policy);
+    drop(alone);
+    Ok(())
+}
+
+/// With the remote listener and Secrets of teams in the values, pods get what these need, and nothing of it is needed for them to start.
+fn network_and_teams(policy: &Policy<'_>, namespace: &Namespace) -> anyhow::Result<()> {
+    let own = policy.helm.own();
+    let values = ["remote.enabled=true", "remote.secret=shop-tls", "tokens.secrets={payments-tokens}"];
+    let mut upgrade = vec!["upgrade", "goscope", own.as_str(), "--namespace", &policy.namespace.name, "--reuse-values"];
+    for value in values {
+        upgrade.extend(["--set", value]);
+    }
+    policy.helm.succeed(&upgrade)?;
+    let pod = wait::until("the changed policy is in force", || {
+        dry_run(namespace, &plain()).ok().filter(|pod| variable(pod, "GOSCOPE_LISTEN_REMOTE_ADDRESS").is_some())
+    })?;
+    ensure!(
+        variable(&pod, "GOSCOPE_GATE_TOKENS_FILES").is_some_and(|files| files.ends_with("/payments-tokens/*.yaml")),
+        "{pod}"
+    );
+    let ports = pod["spec"]["initContainers"][0]["ports"].as_array().context("no ports")?;
+    ensure!(ports.iter().any(|port| port["name"] == "goscope-remote" && port["containerPort"] == 6062), "{pod}");
+    let volumes = pod["spec"]["volumes"].as_array().context("no volumes")?;
+    for secret in ["shop-tls", "payments-tokens"] {
+        let optional =
+            |volume: &Value| volume["secret"]["secretName"] == secret && volume["secret"]["optional"] == true;
+        ensure!(volumes.iter().any(optional), "{secret}: {pod}");
+    }
     Ok(())
 }
 

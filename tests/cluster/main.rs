@@ -3,6 +3,7 @@
 mod bad_input;
 mod chart;
 mod deaths;
+mod documents;
 mod helm;
 mod image;
 mod injection;

@@ -5,6 +5,7 @@
 #   node.sh build     compiles the components, once for each set of versions; about nine minutes on two cores
 #   node.sh up        starts the node and waits until it is ready, about ten seconds
 #   node.sh load TAR  imports an OCI archive
+#   node.sh tag A B   gives the image A the further name B
 #   node.sh kubectl … kubectl as administrator
 #   node.sh net CMD…  a command in the node's network, where pods can be reached by their address
 #   node.sh down      stops everything and forgets the state
@@ -127,7 +128,7 @@ first_inside() {
 inside() { nsenter --target "$(first_inside)" --net --mount --pid "$@"; }
 # Without the others, so that a signal to the command is one to the command.
 net() { exec nsenter --net="/proc/$(first_inside)/ns/net" "$@"; }
-kubectl() { nsenter --net="/proc/$(first_inside)/ns/net" "$bin/kube" kubectl --cache-dir "$run/kubectl" --kubeconfig "$run/admin.kubeconfig" "$@"; }
+kubectl() { ${last:+exec} nsenter --net="/proc/$(first_inside)/ns/net" "$bin/kube" kubectl --cache-dir "$run/kubectl" --kubeconfig "$run/admin.kubeconfig" "$@"; }
 
 certificate() { # NAME SUBJECT SUBJECT-ALTERNATIVE-NAMES
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$pki/$1.key" -out "$pki/$1.csr" -subj "$2"
@@ -254,10 +255,12 @@ command=${1:-help}
 case $command in
 build | up | down) "$command" ;;
 first_process) first_process ;;
-kubectl | net) "$command" "$@" ;;
+kubectl) last=1 && kubectl "$@" ;;
+net) net "$@" ;;
+tag) inside "$bin/ctr" -a "$run/containerd.sock" -n k8s.io images tag --force "$@" ;;
 load) inside "$bin/ctr" -a "$run/containerd.sock" -n k8s.io images import "$@" ;;
 *)
-    sed -n '2,15p' "${BASH_SOURCE[0]}"
+    sed -n '2,16p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

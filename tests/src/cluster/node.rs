@@ -54,6 +54,14 @@ pub fn load(archive: &Path) -> anyhow::Result<()> {
     succeed(script("load", &[&archive.display().to_string()])).map(drop)
 }
 
+/// Gives an image of the node a further name.
+///
+/// # Errors
+/// There is no such image.
+pub fn tag(image: &str, name: &str) -> anyhow::Result<()> {
+    succeed(script("tag", &[image, name])).map(drop)
+}
+
 /// Runs a command that must end with status 0, and returns its standard output.
 ///
 /// # Errors
