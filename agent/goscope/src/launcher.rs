@@ -69,6 +69,8 @@ const LATE_ENDS_MAX: u32 = 3;
 const REPORT_LOOK: Duration = Duration::from_millis(5);
 /// How long the app's last bytes may take after somebody asked us to end as well.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the exit record waits for the build information of an app that died at once.
+const NOTE_PATIENCE: Duration = Duration::from_millis(500);
 /// A longer report is cut.
 const REPORT_BYTES_MAX: u64 = 256 << 10;
 /// What the pump may still have in hand when the app stops.
@@ -116,11 +118,10 @@ pub fn launch(launch: Launch) -> ExitCode {
         }
     });
     match started {
-        Ok((session, Ok(pid))) => {
+        Ok((mut session, Ok(pid))) => {
             // An agent of our own reads the executable itself.
-            if let Some(folder) = folder.filter(|_| launch.agent.is_none()) {
-                program::note(app.executable(), folder);
-            }
+            session.noting =
+                folder.filter(|_| launch.agent.is_none()).map(|folder| program::note(app.executable(), folder));
             session.watch(pid, now)
         }
         Ok((_, Err(error))) => not_started(&app, folder.as_deref(), &error, now),
@@ -160,6 +161,8 @@ struct Session {
     folder: Option<Arc<RunFolder>>,
     pump: Pump,
     agent: Option<Keeper>,
+    /// The copy of the app's build information, where we make one.
+    noting: Option<program::Noting>,
     is_quiet: bool,
     /// We were stopped with the app and are continued: the next SIGCONT is the shell's, which the app has had as well.
     was_stopped: Cell<bool>,
@@ -232,6 +235,7 @@ impl Session {
                 folder,
                 pump,
                 agent,
+                noting: None,
                 is_quiet: launch.is_quiet,
                 was_stopped: Cell::new(false),
             },
@@ -385,6 +389,9 @@ impl Session {
 
     fn write_exit(&self, exit: &Exit) {
         let Some(folder) = &self.folder else { return };
+        if let Some(noting) = &self.noting {
+            noting.wait(NOTE_PATIENCE);
+        }
         let shared = &self.pump.shared;
         let record =
             exit.record(shared.stderr_bytes.load(Ordering::Relaxed), shared.unspooled_bytes.load(Ordering::Relaxed));

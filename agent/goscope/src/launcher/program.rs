@@ -3,11 +3,14 @@
 //! The launcher understands none of it: it looks for the mark that the Go linker sets, at the head of the first segment that is written, and copies
 //! what stands behind it; the agent reads the copy (`goscope_formats::read_build_info_copy`). This is done by a thread of its own after the app has
 //! started, so that a slow disk holds up neither the app nor a signal. Whatever goes wrong leaves an empty file, which says: there is nothing to wait for.
+//! An app that dies at once may be faster than that; the exit record then waits for the copy, for a bounded time.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use super::recorder::RunFolder;
 use crate::spool::BUILD_INFO;
@@ -27,14 +30,28 @@ const COPY_BYTES_MAX: usize = 128 << 10;
 const STEP_BYTES: usize = 64 << 10;
 const STACK_BYTES: usize = 64 << 10;
 
-/// Copies in a thread that nobody waits for. Where there is no thread to be had, the incidents lack the app's version.
-pub(super) fn note(executable: Option<PathBuf>, folder: Arc<RunFolder>) {
+/// A copy that is under way. Nothing is ever sent: the channel ends with the thread.
+#[derive(Debug)]
+pub(super) struct Noting(Receiver<()>);
+
+impl Noting {
+    /// Waits until the copy is done or has failed, but not longer than `patience`.
+    pub(super) fn wait(&self, patience: Duration) {
+        self.0.recv_timeout(patience).ok();
+    }
+}
+
+/// Begins to copy in a thread. Where there is no thread to be had, the incidents lack the app's version.
+pub(super) fn note(executable: Option<PathBuf>, folder: Arc<RunFolder>) -> Noting {
+    let (done_tx, done_rx) = channel();
     let copy = move || {
         let found = executable.and_then(|path| build_info(&path)).unwrap_or_default();
         // The recorder tells of a spool that fails.
         folder.write_beside(BUILD_INFO, &found).ok();
+        drop(done_tx);
     };
     drop(std::thread::Builder::new().name("program".to_owned()).stack_size(STACK_BYTES).spawn(copy));
+    Noting(done_rx)
 }
 
 /// The mark and what stands behind it; `None` where there is none.
@@ -102,6 +119,7 @@ fn read(file: &File, at: u64, len: usize) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::StartRecord;
 
     /// A file of one segment that is written, at `offset`, behind one that is executed.
     fn elf(offset: usize, segment: &[u8]) -> Vec<u8> {
@@ -126,6 +144,21 @@ mod tests {
         let path = dir.path().join("app");
         std::fs::write(&path, file).expect("written");
         build_info(&path)
+    }
+
+    #[test]
+    fn who_waits_finds_the_copy() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let start = StartRecord {
+            started_unix_ms: 0,
+            command: Vec::new(),
+            executable: None,
+            working_directory: None,
+            environment: Vec::new(),
+        };
+        let folder = Arc::new(RunFolder::create(spool.path(), "run", &start).expect("a folder"));
+        note(None, Arc::clone(&folder)).wait(Duration::from_secs(60));
+        assert_eq!(std::fs::read(folder.path().join(BUILD_INFO)).expect("a copy"), b"");
     }
 
     #[test]
