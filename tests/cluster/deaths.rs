@@ -1,21 +1,44 @@
-//! Each way in which a container dies: the incident is on the volume, whole, once, and the container's end is what it would have been alone.
+//! Ways in which a container is ended from outside: the incident is on the volume, whole, once, and the container's end is what it would have been alone.
 
-use anyhow::ensure;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
 use goscope_e2e::cluster::namespace::Namespace;
 use goscope_e2e::cluster::node::{ContainerProcess, kills_whole_containers};
 use goscope_e2e::incident::Stored;
 use goscope_e2e::wait;
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::pod::{Pod, USUAL, raise};
 
-/// How the shop's container ended, as the kubelet has it.
-fn terminated(namespace: &Namespace, pod: &str) -> anyhow::Result<Value> {
-    namespace.await_pod(pod, "the end of the shop's container", |pod| {
-        let state = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
-        state.is_object().then(|| state.clone())
-    })
+/// Process 1 of the app's container.
+pub(crate) const LAUNCHER: [&str; 2] = ["/var/lib/goscope/bin/goscope", "exec"];
+/// What kills the launcher as well leaves no exit record; this is the reason then.
+const TOGETHER: &str = "killed together with its launcher";
+/// The kubelet looks at the use of volumes every ten seconds, at numbers that may be a minute old.
+const EVICTION_DEADLINE: Duration = Duration::from_secs(180);
+
+/// The exit code of the shop's container.
+pub(crate) fn exit_code(pod: &Value) -> anyhow::Result<i64> {
+    let state = &pod["status"]["containerStatuses"][0]["state"];
+    state["terminated"]["exitCode"].as_i64().with_context(|| format!("it has not ended: {state}"))
+}
+
+/// The incident names the pod that it came from, and the program.
+pub(crate) fn tells_its_pod(stored: &Stored, pod: &Value) -> anyhow::Result<()> {
+    let (told, meta) = (&stored.incident["pod"], &pod["metadata"]);
+    ensure!(stored.incident["host"] == meta["name"], "{}", stored.incident);
+    for part in ["name", "namespace", "uid"] {
+        ensure!(told[part] == meta[part] && told[part].is_string(), "{part}: {told}");
+    }
+    ensure!(told["node"] == pod["spec"]["nodeName"], "{told}");
+    ensure!(told["container"] == "shop" && told["image"] == "localhost/shop:test", "{told}");
+    // From the executable, which the agent cannot read in another container.
+    let program = &stored.incident["program"];
+    ensure!(program["module"] == "example.com/shop", "{program}");
+    ensure!(program["go_version"].as_str().is_some_and(|version| version.starts_with("go1.")), "{program}");
+    Ok(())
 }
 
 fn is_exit(stored: &Stored, reason: &str, signal: &str) -> bool {
@@ -24,112 +47,181 @@ fn is_exit(stored: &Stored, reason: &str, signal: &str) -> bool {
         && stored.exit.as_ref().is_some_and(|exit| exit["signal_name"] == signal)
 }
 
+/// The whole stream stands in the incident: it ends with what the app wrote last, and nothing was lost on the way.
+fn is_whole(stored: &Stored) -> anyhow::Result<()> {
+    let exit = stored.exit.as_ref().context("no exit record")?;
+    ensure!(exit["unspooled_bytes"] == 0 && stored.incident["complete"] == true, "{exit} {}", stored.incident);
+    let (start, end) = stored.span().context("no span")?;
+    ensure!(stored.stderr.len() == end - start, "{} bytes of {start}..{end}", stored.stderr.len());
+    ensure!(stored.before.len() == start.min(256 << 10), "before.txt holds {} of {start} bytes", stored.before.len());
+    Ok(())
+}
+
+/// More stderr than one segment of the incident holds, then a death: the log is the same, and the incident holds its end.
 #[test]
-fn panic() -> anyhow::Result<()> {
+fn a_long_log_before_the_panic() -> anyhow::Result<()> {
     let namespace = Namespace::create("death-panic")?;
-    let pod = Pod { name: "shop-panic", args: &["-noise", "lines:2000", "-fault", "nil"], ..USUAL };
+    let pod = Pod { name: "shop-panic", args: &["-noise", "lines:40000", "-fault", "nil"], ..USUAL };
     pod.with_goscope(&namespace)?;
     // The sidecar ends after the app, when it has read the spool to its end.
     namespace.await_phase(pod.name, "Failed")?;
-    ensure!(terminated(&namespace, pod.name)?["exitCode"] == 2);
     let stored = namespace.only_incident()?;
-    ensure!(stored.kind() == "panic", "{}", stored.incident);
-    ensure!(
-        stored.reason() == "runtime error: invalid memory address or nil pointer dereference",
-        "{}",
-        stored.incident
-    );
-    ensure!(stored.incident["complete"] == true && stored.incident["host"] == pod.name, "{}", stored.incident);
-    let told = &stored.incident["pod"];
-    let object = namespace.object("pod", pod.name)?;
-    ensure!(told["name"] == pod.name && told["namespace"] == namespace.name.as_str(), "{told}");
-    ensure!(told["uid"] == object["metadata"]["uid"] && told["node"] == object["spec"]["nodeName"], "{told}");
-    ensure!(told["container"] == "shop" && told["image"] == "localhost/shop:test", "{told}");
-    // From the executable, which the agent cannot read in another container.
-    let program = &stored.incident["program"];
-    ensure!(program["module"] == "example.com/shop", "{program}");
-    ensure!(program["go_version"].as_str().is_some_and(|version| version.starts_with("go1.")), "{program}");
+    is_whole(&stored)?;
     let logs = namespace.logs(pod.name, &[])?;
-    let exit = stored.exit.as_ref().expect("a death has an exit record");
-    ensure!(exit["status"] == 2 && exit["unspooled_bytes"] == 0, "{exit}");
+    let exit = stored.exit.as_ref().context("no exit record")?;
     ensure!(exit["stderr_bytes"].as_u64() == u64::try_from(logs.len()).ok(), "{exit}, {} bytes of log", logs.len());
-    ensure!([stored.before.as_slice(), &stored.stderr].concat() == logs, "kubectl logs differ from the incident");
+    let (start, end) = stored.span().context("no span")?;
+    ensure!(start > 256 << 10, "the noise is shorter than what is kept before an incident");
+    ensure!(logs[start..end] == stored.stderr && logs[..start].ends_with(&stored.before), "kubectl logs differ");
     Ok(())
 }
 
+/// By the kernel when memory is used up, of the app alone, and of the whole container, which is what the kubelet does when a grace period is over.
 #[test]
-fn memory_limit() -> anyhow::Result<()> {
-    let namespace = Namespace::create("death-oom")?;
-    let pod = Pod { name: "shop-oom", memory: "64Mi", ..USUAL };
-    let address = pod.ready(&namespace)?;
+fn kills() -> anyhow::Result<()> {
+    let namespace = Namespace::create("death-kills")?;
+    let hungry = Pod { name: "shop-oom", memory: "64Mi", ..USUAL };
+    let killed = Pod { name: "shop-kill", restart: "Always", ..USUAL };
+    let container = Pod { name: "shop-container", ..USUAL };
+    Pod::all_with_goscope(&[hungry, killed, container], &namespace)?;
+    let address = namespace.await_ready(hungry.name)?;
+    for pod in [killed, container] {
+        namespace.await_ready(pod.name)?;
+        wait::until("the shop's first line", || namespace.logs(pod.name, &[]).ok().filter(|log| !log.is_empty()))?;
+    }
     raise(&address, "oom")?;
-    let end = terminated(&namespace, pod.name)?;
-    ensure!(end["exitCode"] == 137 && end["reason"] == "OOMKilled", "{end}");
-    namespace.await_phase(pod.name, "Failed")?;
-    let stored = namespace.only_incident()?;
+    ContainerProcess::find(killed.name, &["/shop"])?.signal(Signal::KILL)?;
+    ContainerProcess::find(container.name, &LAUNCHER)?.signal(Signal::KILL)?;
+
+    let ended = namespace
+        .await_pods(&[hungry.name, container.name], "both have ended", |p| p["status"]["phase"] == "Failed")?;
+    for pod in &ended {
+        ensure!(exit_code(pod)? == 137, "{}", pod["status"]);
+    }
+    let end = &ended[0]["status"]["containerStatuses"][0]["state"]["terminated"];
+    ensure!(end["reason"] == "OOMKilled", "{end}");
+    let stored = namespace.only_incident_of(hungry.name)?;
+    tells_its_pod(&stored, &ended[0])?;
     if kills_whole_containers() {
-        ensure!(stored.reason() == "killed together with its launcher", "{}", stored.incident);
+        ensure!(stored.reason() == TOGETHER, "{}", stored.incident);
     } else {
         ensure!(is_exit(&stored, "killed by SIGKILL", "SIGKILL"), "{}", stored.incident);
+        is_whole(&stored)?;
+        ensure!(stored.stderr == namespace.logs(hungry.name, &[])?, "kubectl logs differ from the incident");
         let peak = stored.exit.as_ref().and_then(|exit| exit["max_rss_bytes"].as_u64());
         ensure!(peak.is_some_and(|bytes| bytes > 32 << 20), "peak memory {peak:?}");
     }
-    Ok(())
-}
 
-#[test]
-fn kill_of_the_app() -> anyhow::Result<()> {
-    let namespace = Namespace::create("death-kill")?;
-    let pod = Pod { name: "shop-kill", restart: "Always", ..USUAL };
-    pod.ready(&namespace)?;
-    ContainerProcess::find(pod.name, &["/shop"])?.signal(Signal::KILL)?;
-    let stored = namespace.await_incident(pod.name)?;
-    ensure!(is_exit(&stored, "killed by SIGKILL", "SIGKILL"), "{}", stored.incident);
+    let stored = namespace.only_incident_of(container.name)?;
+    ensure!(stored.reason() == TOGETHER && stored.exit.is_none(), "{}", stored.incident);
+    ensure!(stored.stderr == namespace.logs(container.name, &[])?, "kubectl logs differ from the incident");
+    tells_its_pod(&stored, &ended[1])?;
+
     // The kubelet starts the app again, not the sidecar, and the next life is no incident.
-    namespace.await_pod(pod.name, "a second life", |pod| {
+    let again = namespace.await_pod(killed.name, "a second life", |pod| {
         let shop = &pod["status"]["containerStatuses"][0];
-        (shop["restartCount"] == 1 && shop["ready"] == true).then_some(())
+        (shop["restartCount"] == 1 && shop["ready"] == true).then_some(pod)
     })?;
-    let sidecar = &namespace.object("pod", pod.name)?["status"]["initContainerStatuses"][0];
+    let sidecar = &again["status"]["initContainerStatuses"][0];
     ensure!(sidecar["restartCount"] == 0, "{sidecar}");
-    namespace.only_incident().map(drop)
+    let stored = namespace.only_incident_of(killed.name)?;
+    ensure!(is_exit(&stored, "killed by SIGKILL", "SIGKILL"), "{}", stored.incident);
+    is_whole(&stored)?;
+    ensure!(stored.stderr == namespace.logs(killed.name, &["--previous"])?, "kubectl logs differ from the incident");
+    tells_its_pod(&stored, &again)
 }
 
-/// What the kubelet does when a grace period is over, and the kernel on cgroup v2 when memory is used up.
-#[test]
-fn kill_of_the_whole_container() -> anyhow::Result<()> {
-    let namespace = Namespace::create("death-container")?;
-    let pod = Pod { name: "shop-container", ..USUAL };
-    pod.ready(&namespace)?;
-    wait::until("the shop's first line", || namespace.logs(pod.name, &[]).ok().filter(|log| !log.is_empty()))?;
-    ContainerProcess::find(pod.name, &["/var/lib/goscope/bin/goscope", "exec"])?.signal(Signal::KILL)?;
-    ensure!(terminated(&namespace, pod.name)?["exitCode"] == 137);
-    namespace.await_phase(pod.name, "Failed")?;
-    let stored = namespace.only_incident()?;
-    ensure!(stored.reason() == "killed together with its launcher" && stored.exit.is_none(), "{}", stored.incident);
-    ensure!(!stored.stderr.is_empty(), "what it wrote before is there");
-    Ok(())
-}
+/// What a pod does when it is told to end: its name, its arguments, and what must be on the volume then, as kind and reason.
+type Farewell = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
 
+const FAREWELLS: [Farewell; 5] = [
+    // It was asked to end, and did.
+    ("shop-quiet", &[], None),
+    ("shop-status", &["-on-term", "exit"], None),
+    // Nobody asked for these.
+    ("shop-panic", &["-on-term", "index"], Some(("panic", "runtime error: index out of range [7] with length 3"))),
+    ("shop-dump", &["-on-term", "dump"], Some(("stack", ""))),
+    ("shop-hung", &[], Some(("exit", TOGETHER))),
+];
+
+/// `kubectl delete pod` and the API's eviction, which is a deletion that may be refused.
 #[test]
-fn deletion_of_the_pod() -> anyhow::Result<()> {
+fn deletions() -> anyhow::Result<()> {
     let namespace = Namespace::create("death-delete")?;
-    let pod = Pod { name: "shop-delete", ..USUAL };
-    pod.ready(&namespace)?;
-    namespace.delete_pod(pod.name)?;
-    let incidents = namespace.incidents()?;
-    ensure!(incidents.is_empty(), "it was asked to end and did: {}", incidents[0].incident);
+    let evicted = Pod { name: "shop-evicted", args: &["-on-term", "index"], ..USUAL };
+    let mut pods: Vec<Pod<'_>> = FAREWELLS.iter().map(|(name, args, _)| Pod { name, args, ..USUAL }).collect();
+    pods.push(evicted);
+    Pod::all_with_goscope(&pods, &namespace)?;
+    let names: Vec<&str> = pods.iter().map(|pod| pod.name).collect();
+    let ready = namespace
+        .await_pods(&names, "every pod is ready", |pod| pod["status"]["containerStatuses"][0]["ready"] == true)?;
+    for name in &names {
+        wait::until("the shop's first line", || namespace.logs(name, &[]).ok().filter(|log| !log.is_empty()))?;
+    }
+    ContainerProcess::find("shop-hung", &["/shop"])?.signal(Signal::STOP)?;
+    evict(&namespace, evicted.name)?;
+    namespace.kubectl(&[&["delete", "pod", "--timeout=50s"][..], &names[..FAREWELLS.len()]].concat())?;
+    namespace.kubectl(&["wait", "--for=delete", &format!("pod/{}", evicted.name), "--timeout=50s"])?;
+
+    for ((name, _, expected), pod) in FAREWELLS.iter().zip(&ready) {
+        let Some((kind, reason)) = expected else {
+            let found = namespace.incidents_of(name)?;
+            ensure!(found.is_empty(), "{name} was asked to end and did: {}", found[0].incident);
+            continue;
+        };
+        let stored = namespace.only_incident_of(name)?;
+        ensure!(stored.kind() == *kind && stored.reason().starts_with(reason), "{name}: {}", stored.incident);
+        ensure!(!stored.stderr.is_empty(), "{name}: what it wrote is not there");
+        tells_its_pod(&stored, pod)?;
+        if *kind == "panic" {
+            is_panic_of_a_farewell(&stored)?;
+        }
+    }
+    let stored = namespace.only_incident_of(evicted.name)?;
+    is_panic_of_a_farewell(&stored)?;
+    tells_its_pod(&stored, &ready[FAREWELLS.len()])
+}
+
+fn is_panic_of_a_farewell(stored: &Stored) -> anyhow::Result<()> {
+    is_whole(stored)?;
+    let exit = stored.exit.as_ref().context("no exit record")?;
+    ensure!(stored.kind() == "panic" && exit["status"] == 2, "{exit} {}", stored.incident);
+    ensure!(exit["forwarded"] == json!(["SIGTERM"]), "{exit}");
     Ok(())
 }
 
+fn evict(namespace: &Namespace, pod: &str) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("eviction.json");
+    let eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace.name},
+    });
+    std::fs::write(&file, eviction.to_string())?;
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", namespace.name);
+    namespace.kubectl(&["create", "--raw", &path, "--filename", &file.display().to_string()]).map(drop)
+}
+
+/// A volume grows past its limit: the kubelet leaves app and sidecar one second.
 #[test]
-fn deletion_of_a_pod_that_does_not_end_when_asked() -> anyhow::Result<()> {
-    let namespace = Namespace::create("death-hung")?;
-    let pod = Pod { name: "shop-hung", ..USUAL };
+fn eviction_by_the_kubelet() -> anyhow::Result<()> {
+    let namespace = Namespace::create("death-evicted")?;
+    let pod = Pod {
+        name: "shop-greedy",
+        args: &["-on-term", "index"],
+        app_mounts: "{name: scratch, mountPath: /scratch}",
+        volumes: "{name: scratch, emptyDir: {sizeLimit: 1Mi}}",
+        ..USUAL
+    };
     pod.ready(&namespace)?;
-    ContainerProcess::find(pod.name, &["/shop"])?.signal(Signal::STOP)?;
-    namespace.delete_pod(pod.name)?;
+    let scratch = ContainerProcess::find(pod.name, &["/shop"])?.root().join("scratch/growing");
+    std::fs::write(scratch, vec![1; 4 << 20])?;
+    wait::until_within(EVICTION_DEADLINE, "the kubelet evicts the pod", || {
+        std::thread::sleep(Duration::from_secs(1));
+        let status = namespace.object("pod", pod.name).ok()?["status"].take();
+        (status["phase"] == "Failed" && status["reason"] == "Evicted").then_some(())
+    })
+    .with_context(|| namespace.kubectl(&["describe", "pod", pod.name]).unwrap_or_default())?;
     let stored = namespace.only_incident()?;
-    ensure!(stored.reason() == "killed together with its launcher", "{}", stored.incident);
-    Ok(())
+    is_panic_of_a_farewell(&stored)?;
+    tells_its_pod(&stored, &namespace.object("pod", pod.name)?)
 }

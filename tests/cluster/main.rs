@@ -4,6 +4,7 @@ mod bad_input;
 mod chart;
 mod deaths;
 mod documents;
+mod faults;
 mod helm;
 mod image;
 mod injection;

@@ -194,6 +194,7 @@ address: $node_ip
 podCIDR: $pod_cidr
 podLogsDir: $run/pod-logs
 volumePluginDir: $run/volume-plugins
+volumeStatsAggPeriod: 5s
 evictionHard: {memory.available: 50Mi, nodefs.available: "1%", imagefs.available: "1%"}
 imageGCHighThresholdPercent: 100
 END

@@ -5,6 +5,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
@@ -14,6 +15,11 @@ pub const RELEASES: [&str; 4] = ["1.21.13", "1.24.11", "1.26.8", "1.27.3"];
 pub const OLDEST: &str = "1.18.10";
 /// The release for tests to which it does not matter.
 pub const USUAL: &str = "1.26.8";
+/// The release with every profile that there is.
+pub const NEWEST: &str = "1.27.3";
+
+/// For `go tool …`: a tool is compiled when it is asked for first.
+pub const TOOL_DEADLINE: Duration = Duration::from_secs(300);
 
 /// How a workload is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,11 +45,29 @@ pub fn command(release: &str) -> Command {
 /// # Errors
 /// The Go tool is missing or fails; its messages are in the error.
 pub fn shop(release: &str, flavour: Flavour) -> anyhow::Result<PathBuf> {
+    build(release, flavour, &[])
+}
+
+/// The same without a dynamic loader, for an image that holds nothing else.
+///
+/// # Errors
+/// As for [`shop`].
+pub fn static_shop(release: &str, flavour: Flavour) -> anyhow::Result<PathBuf> {
+    match flavour {
+        Flavour::Plain => shop(release, flavour),
+        Flavour::Cgo | Flavour::Race => {
+            build(release, flavour, &["-ldflags", "-linkmode external -extldflags -static"])
+        }
+    }
+}
+
+fn build(release: &str, flavour: Flavour, linking: &[&str]) -> anyhow::Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/shop");
-    let flags: &[&str] = match flavour {
+    let usual: &[&str] = match flavour {
         Flavour::Plain | Flavour::Cgo => &["-trimpath", "-buildvcs=false"],
         Flavour::Race => &["-trimpath", "-buildvcs=false", "-race"],
     };
+    let flags = &[usual, linking].concat();
     let mut hasher = DefaultHasher::new();
     (flags, flavour).hash(&mut hasher);
     hash_tree(&source, &mut hasher)?;
@@ -76,7 +100,7 @@ pub fn shop(release: &str, flavour: Flavour) -> anyhow::Result<PathBuf> {
 }
 
 /// Where what is expensive to make is kept.
-fn cache() -> anyhow::Result<PathBuf> {
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     if let Some(folder) = std::env::var_os("GOSCOPE_TEST_CACHE") {
         return Ok(folder.into());
     }

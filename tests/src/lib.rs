@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod elf;
+pub mod evidence;
 pub mod fault;
 pub mod go;
 pub mod http;
@@ -16,4 +17,5 @@ pub mod ports;
 pub mod process;
 pub mod session;
 pub mod text;
+pub mod version;
 pub mod wait;

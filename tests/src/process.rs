@@ -131,8 +131,16 @@ impl Process {
     ///
     /// # Errors
     /// The deadline passed; the process is killed.
-    pub fn finish(mut self) -> anyhow::Result<Outcome> {
-        let ended = wait::until("the end of the process", || self.child.try_wait().transpose());
+    pub fn finish(self) -> anyhow::Result<Outcome> {
+        self.finish_within(wait::DEADLINE)
+    }
+
+    /// As [`finish`](Self::finish), with a deadline of its own.
+    ///
+    /// # Errors
+    /// As for [`finish`](Self::finish).
+    pub fn finish_within(mut self, deadline: Duration) -> anyhow::Result<Outcome> {
+        let ended = wait::until_within(deadline, "the end of the process", || self.child.try_wait().transpose());
         let status = ended
             .with_context(|| String::from_utf8_lossy(&self.stderr_so_far().unwrap_or_default()).into_owned())??;
         Ok(Outcome { status, stdout: fs::read(&self.stdout)?, stderr: fs::read(&self.stderr)? })
@@ -153,8 +161,22 @@ impl Drop for Process {
 /// # Errors
 /// It cannot be started, or the deadline passed.
 pub fn run(command: &mut Command) -> anyhow::Result<Outcome> {
+    run_within(wait::DEADLINE, command)
+}
+
+/// As [`run`], with a deadline of its own.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_within(deadline: Duration, command: &mut Command) -> anyhow::Result<Outcome> {
     let folder = tempfile::tempdir()?;
-    Process::spawn(command, folder.path(), "run")?.finish()
+    Process::spawn(command, folder.path(), "run").and_then(|process| process.finish_within(deadline)).with_context(
+        || {
+            // The words tell which of many calls it was; a token among them is nobody's business.
+            let words = command.get_args().map(|word| word.to_string_lossy()).filter(|word| !word.contains("gsc_"));
+            format!("{} {:?}", command.get_program().display(), words.collect::<Vec<_>>())
+        },
+    )
 }
 
 /// A process id that is known to be one.

@@ -13,10 +13,13 @@ use super::node;
 use crate::go::{self, Flavour};
 use crate::process::run;
 use crate::session::goscope;
+use crate::version;
 
 /// The image under test.
 pub const GOSCOPE: &str = "localhost/goscope:test";
-/// `tests/workloads/shop` alone, as `/shop`.
+/// goscope as it was at [`version::BEFORE`].
+pub const GOSCOPE_BEFORE: &str = "localhost/goscope:before";
+/// `tests/workloads/shop` alone, as `/shop`; with cgo as `/shop-cgo`, with the race detector as `/shop-race`.
 pub const SHOP: &str = "localhost/shop:test";
 
 /// Builds the sandbox's image, the shop's and goscope's, and imports them into the node, once for all tests of this process.
@@ -43,7 +46,15 @@ pub fn load_executable(image: &str, executable: &Path) -> anyhow::Result<()> {
     let context = folder.path();
     let name = executable.file_name().and_then(|name| name.to_str()).context("an executable without a name")?;
     fs::copy(executable, context.join(name)).with_context(|| executable.display().to_string())?;
-    node::load(&single(image, name, &format!("/bin/{name}"), context)?)
+    node::load(&single(image, &[name], "/bin/", context)?)
+}
+
+/// Imports goscope as it was before, built if the cache does not hold it.
+///
+/// # Errors
+/// It cannot be built, or containerd refused it.
+pub fn load_before() -> anyhow::Result<()> {
+    node::load(&Image::of(GOSCOPE_BEFORE, &version::before()?)?.archive)
 }
 
 /// An image as an OCI archive.
@@ -59,13 +70,16 @@ impl Image {
     /// # Errors
     /// buildah failed.
     pub fn of_goscope() -> anyhow::Result<Self> {
+        Self::of(GOSCOPE, &goscope()?)
+    }
+
+    fn of(name: &str, binary: &Path) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let context = folder.path().join("goscope-context");
         fs::create_dir(&context)?;
-        fs::copy(goscope()?, context.join("goscope"))?;
+        fs::copy(binary, context.join("goscope"))?;
         let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Dockerfile");
-        let archive =
-            build(folder.path(), GOSCOPE, &dockerfile, &context, &["SOURCE=prebuilt", "REVISION=0123456789ab"])?;
+        let archive = build(folder.path(), name, &dockerfile, &context, &["SOURCE=prebuilt", "REVISION=0123456789ab"])?;
         Ok(Self { archive, _folder: folder })
     }
 
@@ -118,20 +132,25 @@ fn pause(folder: &Path) -> anyhow::Result<PathBuf> {
     let mut gcc = Command::new("gcc");
     gcc.args(["-static", "-Os", "-o"]).arg(context.join("pause")).arg(node::folder().join("pause.c"));
     node::succeed(gcc)?;
-    single("localhost/pause:1", "pause", "/pause", &context)
+    single("localhost/pause:1", &["pause"], "/", &context)
 }
 
 fn shop(folder: &Path) -> anyhow::Result<PathBuf> {
     let context = folder.join("shop");
     fs::create_dir(&context)?;
-    fs::copy(go::shop(go::USUAL, Flavour::Plain)?, context.join("shop"))?;
-    single(SHOP, "shop", "/shop", &context)
+    let flavours = [(Flavour::Plain, "shop"), (Flavour::Cgo, "shop-cgo"), (Flavour::Race, "shop-race")];
+    for (flavour, executable) in flavours {
+        fs::copy(go::static_shop(go::NEWEST, flavour)?, context.join(executable))?;
+    }
+    single(SHOP, &flavours.map(|(_, executable)| executable), "/", &context)
 }
 
-/// An image of one executable of the context, which is at `path` there.
-fn single(name: &str, executable: &str, path: &str, context: &Path) -> anyhow::Result<PathBuf> {
+/// An image of nothing but executables of the context, which are in `folder` there; it starts the first.
+fn single(name: &str, executables: &[&str], folder: &str, context: &Path) -> anyhow::Result<PathBuf> {
     let dockerfile = context.join("Dockerfile");
-    fs::write(&dockerfile, format!("FROM scratch\nCOPY {executable} {path}\nENTRYPOINT [\"{path}\"]\n"))?;
+    let words = executables.join(" ");
+    let first = executables.first().context("no executable")?;
+    fs::write(&dockerfile, format!("FROM scratch\nCOPY {words} {folder}\nENTRYPOINT [\"{folder}{first}\"]\n"))?;
     build(context, name, &dockerfile, context, &[])
 }
 

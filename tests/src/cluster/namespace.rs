@@ -18,6 +18,8 @@ use crate::{session, wait};
 
 /// Everything that a pod needs before it is scheduled and gets its image and address, also on a loaded machine.
 const POD_DEADLINE: Duration = Duration::from_secs(120);
+/// The same for a score of pods at once.
+const PODS_DEADLINE: Duration = Duration::from_secs(240);
 /// Between two looks at a pod; each starts kubectl.
 const POLL: Duration = Duration::from_millis(300);
 
@@ -58,28 +60,30 @@ metadata: {{name: {name}}}
 spec:
   storageClassName: tests
   capacity: {{storage: 1Gi}}
-  accessModes: [ReadWriteOnce]
+  accessModes: [ReadWriteOnce, ReadWriteMany]
   persistentVolumeReclaimPolicy: Retain
   hostPath: {{path: {path}}}
 ---
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {{name: goscope-data, namespace: {name}}}
-spec: {{storageClassName: tests, volumeName: {name}, accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}
----
-apiVersion: v1
-kind: Secret
-metadata: {{name: goscope-tokens, namespace: {name}}}
-stringData:
-  tokens.yaml: |
-    tokens:
-{}
-",
-            entry.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+spec: {{storageClassName: tests, volumeName: {name}, accessModes: [ReadWriteOnce, ReadWriteMany], resources: {{requests: {{storage: 1Gi}}}}}}
+"
         ))?;
+        namespace.apply(&secret(&name, &entry))?;
         // Pods are refused until the controller has made it.
         wait::until("the service account", || namespace.kubectl(&["get", "serviceaccount", "default"]).ok())?;
         Ok(namespace)
+    }
+
+    /// Puts a new token into the Secret in place of the one that is there, which is returned.
+    ///
+    /// # Errors
+    /// The API server refused it.
+    pub fn rotate_token(&mut self) -> anyhow::Result<String> {
+        let (token, entry) = new_token()?;
+        self.apply(&secret(&self.name, &entry))?;
+        Ok(std::mem::replace(&mut self.token, token))
     }
 
     /// `kubectl` in the namespace; its standard output.
@@ -159,6 +163,29 @@ stringData:
         })
     }
 
+    /// Waits until `probe` says yes to each of the pods, with one look at all of them at a time; returns them in their order.
+    ///
+    /// # Errors
+    /// The deadline passed; what the kubelet says about those that are missing is in the error.
+    pub fn await_pods(&self, pods: &[&str], what: &str, probe: impl Fn(&Value) -> bool) -> anyhow::Result<Vec<Value>> {
+        let mut missing = Vec::new();
+        wait::until_within(PODS_DEADLINE, what, || {
+            std::thread::sleep(POLL);
+            let listed = node::api(&format!("/api/v1/namespaces/{}/pods", self.name)).ok()?;
+            let find = |name: &&str| {
+                let mut all = listed["items"].as_array().into_iter().flatten();
+                all.find(|pod| pod["metadata"]["name"] == **name).filter(|pod| probe(pod)).cloned()
+            };
+            let found: Vec<Option<Value>> = pods.iter().map(find).collect();
+            missing = pods.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(pod, _)| *pod).collect();
+            found.into_iter().collect()
+        })
+        .with_context(|| {
+            let told = missing.iter().map(|pod| self.kubectl(&["describe", "pod", pod]).unwrap_or_default());
+            told.collect::<Vec<_>>().join("\n")
+        })
+    }
+
     /// What the app's container wrote to standard error, byte for byte.
     ///
     /// # Errors
@@ -181,11 +208,23 @@ stringData:
     /// # Errors
     /// One is not whole.
     pub fn incidents(&self) -> anyhow::Result<Vec<Stored>> {
-        let stored = incident::stored(self.volume.path())?;
-        for one in &stored {
-            verify(&one.folder)?;
-        }
-        Ok(stored)
+        whole_incidents(self.volume.path())
+    }
+
+    /// Those of one pod.
+    ///
+    /// # Errors
+    /// As for [`incidents`](Self::incidents).
+    pub fn incidents_of(&self, pod: &str) -> anyhow::Result<Vec<Stored>> {
+        Ok(self.incidents()?.into_iter().filter(|stored| stored.incident["host"] == pod).collect())
+    }
+
+    /// The only one of a pod.
+    ///
+    /// # Errors
+    /// There is none, or there are several.
+    pub fn only_incident_of(&self, pod: &str) -> anyhow::Result<Stored> {
+        only(self.incidents_of(pod)?).with_context(|| pod.to_owned())
     }
 
     /// Waits until the volume holds an incident.
@@ -203,9 +242,13 @@ stringData:
     /// # Errors
     /// There is none, or there are several.
     pub fn only_incident(&self) -> anyhow::Result<Stored> {
-        let mut all = self.incidents()?;
-        ensure!(all.len() == 1, "{} incidents on the volume", all.len());
-        all.pop().context("one was counted")
+        only(self.incidents()?)
+    }
+
+    /// The volume as the node has it: `data/<host>/…` below it.
+    #[must_use]
+    pub fn volume(&self) -> &Path {
+        self.volume.path()
     }
 
     /// Deletes the pod as `kubectl delete pod` does, and waits until it is gone.
@@ -226,8 +269,42 @@ impl Drop for Namespace {
     }
 }
 
+/// The incidents below `data` of a folder, oldest first. Each is checked to be whole.
+///
+/// # Errors
+/// One is not whole.
+pub fn whole_incidents(folder: &Path) -> anyhow::Result<Vec<Stored>> {
+    let stored = incident::stored(folder)?;
+    for one in &stored {
+        verify(&one.folder)?;
+    }
+    Ok(stored)
+}
+
+fn only(mut incidents: Vec<Stored>) -> anyhow::Result<Stored> {
+    let found = incidents.iter().map(|stored| format!("{}: {}", stored.kind(), stored.reason())).collect::<Vec<_>>();
+    ensure!(found.len() == 1, "{} incidents on the volume: {found:?}", found.len());
+    incidents.pop().context("one was counted")
+}
+
 fn conditions(pod: &Value) -> impl Iterator<Item = &Value> {
     pod["status"]["conditions"].as_array().into_iter().flatten()
+}
+
+/// The Secret `goscope-tokens` with one entry.
+fn secret(namespace: &str, entry: &str) -> String {
+    let entry = entry.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n");
+    format!(
+        r"
+apiVersion: v1
+kind: Secret
+metadata: {{name: goscope-tokens, namespace: {namespace}}}
+stringData:
+  tokens.yaml: |
+    tokens:
+{entry}
+"
+    )
 }
 
 /// A token with every tier, and its entry as YAML.

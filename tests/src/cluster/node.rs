@@ -1,5 +1,6 @@
 //! The node: commands for it and on its network, and what its processes look like from here.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -110,6 +111,58 @@ impl ContainerProcess {
     /// The process has ended.
     pub fn signal(self, signal: Signal) -> anyhow::Result<()> {
         Ok(kill_process(pid(self.0)?, signal)?)
+    }
+
+    /// The container's files as its processes see them. Gone when the process has ended.
+    #[must_use]
+    pub fn root(self) -> PathBuf {
+        Path::new("/proc").join(self.0.to_string()).join("root")
+    }
+
+    /// TCP ports that the pod listens on, whichever container opened them.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn listening(self) -> anyhow::Result<BTreeSet<u16>> {
+        let mut ports = BTreeSet::new();
+        for table in ["tcp", "tcp6"] {
+            let text = fs::read_to_string(format!("/proc/{}/net/{table}", self.0))?;
+            for line in text.lines().skip(1) {
+                // Number, own address, the other's, state.
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let (Some(own), Some(&"0A")) = (words.get(1), words.get(3)) else { continue };
+                let (_, port) = own.rsplit_once(':').context("no port")?;
+                ports.insert(u16::from_str_radix(port, 16)?);
+            }
+        }
+        Ok(ports)
+    }
+
+    /// Its folder in the hierarchy that accounts for memory.
+    ///
+    /// # Errors
+    /// The process has ended, or the kernel accounts for nothing.
+    pub fn memory_cgroup(self) -> anyhow::Result<PathBuf> {
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", self.0))?;
+        let path = |line: &str| {
+            let (_, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            let root = match controllers {
+                "" if kills_whole_containers() => "/sys/fs/cgroup",
+                "memory" => "/sys/fs/cgroup/memory",
+                _ => return None,
+            };
+            Some(Path::new(root).join(path.trim_start_matches('/')))
+        };
+        groups.lines().find_map(path).with_context(|| format!("no group for memory in {groups}"))
+    }
+
+    /// Makes it the kernel's first choice when its container's memory is used up.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn offer_to_the_kernel(self) -> anyhow::Result<()> {
+        Ok(fs::write(format!("/proc/{}/oom_score_adj", self.0), "1000")?)
     }
 
     /// Resident memory, in KiB.

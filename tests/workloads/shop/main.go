@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -50,6 +51,7 @@ func main() {
 	faultName := flag.String("fault", "", "raise this fault after the start: "+strings.Join(fault.Names(), " "))
 	noiseSpec := flag.String("noise", "", "write random:BYTES, lines:NUMBER or steady:INTERVAL to stderr; ends the program when done, unless there is a fault")
 	graceful := flag.Bool("graceful", false, "count SIGINT and SIGTERM aloud and shut down in order; hides deadlocks from the runtime")
+	onTerm := flag.String("on-term", "", "on SIGTERM, raise this fault; dump prints every goroutine and exits with status 1")
 	heapMax := flag.Int64("heap-max", 4<<30, "`bytes` at which the oom fault gives up")
 	busy := flag.Duration("busy", time.Minute, "how long gc-pressure and cpu-spin last")
 	restock := flag.Duration("restock", 500*time.Millisecond, "`interval` of the restocking job")
@@ -76,6 +78,9 @@ func main() {
 	s.every(*report, s.report)
 	if *graceful {
 		go s.awaitSignal()
+	}
+	if *onTerm != "" {
+		go s.failOnTerm(*onTerm)
 	}
 	switch {
 	case *noiseSpec != "":
@@ -182,6 +187,20 @@ func (s *shop) awaitSignal() {
 			os.Exit(0)
 		}
 	}
+}
+
+// failOnTerm is a shutdown that goes wrong.
+func (s *shop) failOnTerm(fault string) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	<-signals
+	if fault != "dump" {
+		s.raise(fault)
+		return
+	}
+	text := make([]byte, 1<<20)
+	os.Stderr.Write(text[:runtime.Stack(text, true)])
+	os.Exit(1)
 }
 
 // Quiesce implements fault.Shop.
