@@ -5,6 +5,7 @@ mod chart;
 mod deaths;
 mod documents;
 mod faults;
+mod harm;
 mod helm;
 mod image;
 mod injection;
