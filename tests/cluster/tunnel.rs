@@ -1,4 +1,5 @@
-//! `kubectl port-forward` to the gate: unmodified clients go through it, and no refusal breaks it.
+//! `kubectl port-forward` to a service that has the chart as a part of its own: unmodified clients go through it, no refusal breaks it, and in sealed
+//! mode no port leads around it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,12 +7,21 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use goscope_e2e::cluster::namespace::Namespace;
-use goscope_e2e::cluster::node;
-use goscope_e2e::process::{Outcome, Process, run};
+use goscope_e2e::cluster::node::{self, ContainerProcess};
+use goscope_e2e::process::{Outcome, Process, run_within};
 use goscope_e2e::{go, wait};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::pod::{Pod, USUAL};
+use crate::chart;
+use crate::helm::Helm;
+
+/// The gate.
+const GATE: u16 = 6061;
+/// Where the shop serves pprof, unless it is sealed.
+const UNSEALED: u16 = 6060;
+/// The example chart's Deployment.
+const DEPLOYMENT: &str = "deploy/shop";
 
 /// A running `kubectl port-forward`.
 pub(crate) struct Tunnel {
@@ -21,19 +31,24 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
+    /// To the gate of a pod.
     pub(crate) fn open(namespace: &Namespace, pod: &str) -> anyhow::Result<Self> {
+        Self::to(namespace, &format!("pod/{pod}"), GATE)
+    }
+
+    pub(crate) fn to(namespace: &Namespace, target: &str, port: u16) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut command = namespace.command(&["port-forward", &format!("pod/{pod}"), ":6061"]);
+        let mut command = namespace.command(&["port-forward", target, &format!(":{port}")]);
         let process = Process::spawn(&mut command, folder.path(), "port-forward")?;
         let port = process.until("the tunnel's port", || {
             let said = std::fs::read_to_string(folder.path().join("port-forward.stdout")).ok()?;
             let (_, rest) = said.split_once("Forwarding from 127.0.0.1:")?;
-            rest.split_once(" -> 6061")?.0.parse().ok()
+            rest.split_once(" -> ")?.0.parse().ok()
         })?;
         Ok(Self { process, folder, port })
     }
 
-    fn url(&self, user: &str, path: &str) -> String {
+    pub(crate) fn url(&self, user: &str, path: &str) -> String {
         format!("http://{user}127.0.0.1:{}/debug/pprof/{path}", self.port)
     }
 
@@ -61,15 +76,31 @@ impl Tunnel {
         Ok((status.to_owned(), text.to_owned()))
     }
 
+    /// `go tool pprof`, again where nothing but the limit of one request a second was in the way.
     fn pprof(&self, args: &[&str]) -> anyhow::Result<Outcome> {
         // The Go tool is found from here; its connections are made in the node's network.
         let mut tool = go::command(go::USUAL);
         tool.args(["env", "GOROOT"]);
         let root = node::succeed(tool)?;
         let go = Path::new(root.trim()).join("bin/go").display().to_string();
-        let mut command: Command = node::net(&[&[go.as_str(), "tool", "pprof"], args].concat());
-        command.env("GOTOOLCHAIN", "local").env("PPROF_TMPDIR", self.folder.path());
-        run(&mut command)
+        wait::until("pprof is within the limit", || {
+            let mut command: Command = node::net(&[&[go.as_str(), "tool", "pprof"], args].concat());
+            command.env("GOTOOLCHAIN", "local").env("PPROF_TMPDIR", self.folder.path());
+            match run_within(go::TOOL_DEADLINE, &mut command) {
+                Ok(outcome) if outcome.err().contains("429") => None,
+                answer => Some(answer),
+            }
+        })?
+    }
+
+    /// It is the same tunnel as in the beginning, and leads to the gate.
+    fn is_unbroken(&self, token: &str) -> anyhow::Result<()> {
+        wait::until("an answer for the right token, as soon as the limit allows", || {
+            (self.status(token, "heap", 1).ok()? == ["200"]).then_some(())
+        })
+        .with_context(|| self.log())?;
+        ensure!(!self.process.has_ended(), "{}", self.log());
+        Ok(())
     }
 
     fn log(&self) -> String {
@@ -78,35 +109,72 @@ impl Tunnel {
 }
 
 #[test]
-fn go_tool_pprof_goes_through_the_tunnel_with_a_token_of_the_secret() -> anyhow::Result<()> {
-    let namespace = Namespace::create("tunnel-pprof")?;
-    let pod = Pod { name: "shop-pprof", args: &["-fault", "cpu-spin"], ..USUAL };
-    pod.ready(&namespace)?;
-    let tunnel = Tunnel::open(&namespace, pod.name)?;
+fn through_a_deployment() -> anyhow::Result<()> {
+    let helm = Helm::newest()?;
+    let namespace = Namespace::create("tunnel")?;
+    helm.succeed(&chart::with_values(&["install"], &helm.shop(), &namespace, &[]))?;
+    let pod = chart::pod(&namespace)?;
+    let name = pod["metadata"]["name"].as_str().context("a pod without a name")?;
+    namespace.await_ready(name)?;
+    {
+        let tunnel = Tunnel::to(&namespace, DEPLOYMENT, GATE)?;
+        every_profile(&tunnel, &namespace.token)?;
+        a_trace(&tunnel, &namespace.token)?;
+        a_hundred_wrong_tokens(&tunnel)?;
+        tunnel.is_unbroken(&namespace.token)?;
+        twenty_aborted_downloads(&tunnel, &namespace.token)?;
+        tunnel.is_unbroken(&namespace.token)?;
+        ensure!(!namespace.agent_log(name).contains(&namespace.token), "the token stands in the agent's log");
+    }
+    // Who may forward to the gate may forward to the app: an unsealed app's own port leads around.
+    let open = ways_around(&namespace, &pod)?;
+    ensure!(open == [format!("port-forward to {UNSEALED}")], "{open:?}");
 
+    let sealed = ["debug-sidecar.sealed.enabled=true", "debugAddress=unix:///run/goscope/debug.sock"];
+    helm.succeed(&chart::with_values(&["upgrade"], &helm.shop(), &namespace, &sealed))?;
+    let pod = chart::pod(&namespace)?;
+    let open = ways_around(&namespace, &pod)?;
+    ensure!(open.is_empty(), "{open:?}");
+    Tunnel::to(&namespace, DEPLOYMENT, GATE)?.is_unbroken(&namespace.token)
+}
+
+fn every_profile(tunnel: &Tunnel, token: &str) -> anyhow::Result<()> {
     let refused = tunnel.pprof(&["-top", &tunnel.url("", "heap")])?;
     ensure!(refused.code() != Some(0) && refused.err().contains("401"), "{}", refused.err());
-
-    let user = format!("alice:{}@", namespace.token);
+    let user = format!("alice:{token}@");
     for (path, expected) in [
         ("heap", "Type: inuse_space"),
+        ("allocs", "Type: alloc_space"),
+        ("block", "Type: delay"),
+        ("mutex", "Type: delay"),
         ("goroutine", "Type: goroutine"),
-        ("profile?seconds=2", "example.com/shop/internal/fault.spin"),
+        ("goroutineleak", "Type: goroutineleak"),
+        ("threadcreate", "Type: threadcreate"),
+        ("profile?seconds=1", "Type: cpu"),
+        ("heap?seconds=1", "Type: inuse_space"),
     ] {
         let top = tunnel.pprof(&["-top", &tunnel.url(&user, path)])?;
         ensure!(top.code() == Some(0) && top.out().contains(expected), "{path}: {}{}", top.out(), top.err());
     }
-    ensure!(!tunnel.process.has_ended(), "{}", tunnel.log());
-    ensure!(!namespace.agent_log(pod.name).contains(&namespace.token), "the token stands in the agent's log");
     Ok(())
 }
 
-#[test]
-fn a_hundred_wrong_tokens_do_not_break_the_tunnel() -> anyhow::Result<()> {
-    let namespace = Namespace::create("tunnel-wrong")?;
-    let pod = Pod { name: "shop-wrong", ..USUAL };
-    pod.ready(&namespace)?;
-    let tunnel = Tunnel::open(&namespace, pod.name)?;
+/// By curl, because `go tool trace` reads files only.
+fn a_trace(tunnel: &Tunnel, token: &str) -> anyhow::Result<()> {
+    let file = tunnel.folder.path().join("trace.out").display().to_string();
+    let authorization = format!("Authorization: Bearer {token}");
+    let url = tunnel.url("", "trace?seconds=1");
+    wait::until("a trace, as soon as the limit allows", || {
+        let fetched = node::curl(&["-f", "-o", &file, "-H", &authorization, &url]).ok()?;
+        (fetched.code() == Some(0)).then_some(())
+    })?;
+    let mut read = go::command(go::NEWEST);
+    let events = run_within(go::TOOL_DEADLINE, read.args(["tool", "trace", "-d=parsed", &file]))?;
+    ensure!(events.code() == Some(0) && events.out().contains("GoID="), "{}", events.err());
+    Ok(())
+}
+
+fn a_hundred_wrong_tokens(tunnel: &Tunnel) -> anyhow::Result<()> {
     let mut counts = BTreeMap::new();
     for status in tunnel.status("gsc_wrong", "heap", 100)? {
         *counts.entry(status).or_insert(0) += 1;
@@ -114,23 +182,11 @@ fn a_hundred_wrong_tokens_do_not_break_the_tunnel() -> anyhow::Result<()> {
     println!("a hundred wrong tokens: {counts:?}");
     ensure!(counts.values().sum::<i32>() == 100 && counts.keys().all(|s| s == "401" || s == "429"), "{counts:?}");
     ensure!(counts.contains_key("401"), "{counts:?}");
-    // The same tunnel, so the same source: as soon as its limit allows.
-    wait::until("an answer for the right token", || {
-        let status = tunnel.status(&namespace.token, "heap", 1).ok()?;
-        (status == ["200"]).then_some(())
-    })
-    .with_context(|| tunnel.log())?;
-    ensure!(!tunnel.process.has_ended(), "{}", tunnel.log());
     Ok(())
 }
 
-#[test]
-fn twenty_aborted_downloads_do_not_break_the_tunnel() -> anyhow::Result<()> {
-    let namespace = Namespace::create("tunnel-aborted")?;
-    let pod = Pod { name: "shop-aborted", ..USUAL };
-    pod.ready(&namespace)?;
-    let tunnel = Tunnel::open(&namespace, pod.name)?;
-    let authorization = format!("Authorization: Bearer {}", namespace.token);
+fn twenty_aborted_downloads(tunnel: &Tunnel, token: &str) -> anyhow::Result<()> {
+    let authorization = format!("Authorization: Bearer {token}");
     let mut aborted = 0;
     wait::until("twenty aborted downloads", || {
         let url = tunnel.url("", "profile?seconds=30");
@@ -139,9 +195,27 @@ fn twenty_aborted_downloads_do_not_break_the_tunnel() -> anyhow::Result<()> {
         aborted += usize::from(answer.code() == Some(28));
         (aborted == 20).then_some(())
     })
-    .with_context(|| format!("{aborted} aborted\n{}", tunnel.log()))?;
-    wait::until("an answer", || (tunnel.status(&namespace.token, "heap", 1).ok()? == ["200"]).then_some(()))
-        .with_context(|| tunnel.log())?;
-    ensure!(!tunnel.process.has_ended(), "{}", tunnel.log());
-    Ok(())
+    .with_context(|| format!("{aborted} aborted\n{}", tunnel.log()))
+}
+
+/// Where pprof's index is to be had without a token: from the node's network and through port-forward, on each port that the pod listens on.
+fn ways_around(namespace: &Namespace, pod: &Value) -> anyhow::Result<Vec<String>> {
+    let name = pod["metadata"]["name"].as_str().context("a pod without a name")?;
+    let address = namespace.await_ready(name)?;
+    let mut ports = ContainerProcess::find(name, &["/shop"])?.listening()?;
+    ensure!(ports.contains(&GATE), "{ports:?}");
+    ports.insert(UNSEALED);
+    let is_index = |url: &str| {
+        anyhow::Ok(node::curl(&["-f", "--max-time", "10", url])?.out().contains("Types of profiles available"))
+    };
+    let mut open = Vec::new();
+    for port in ports {
+        if is_index(&format!("http://{address}:{port}/debug/pprof/"))? {
+            open.push(format!("network to {port}"));
+        }
+        if is_index(&Tunnel::to(namespace, &format!("pod/{name}"), port)?.url("", ""))? {
+            open.push(format!("port-forward to {port}"));
+        }
+    }
+    Ok(open)
 }
