@@ -13,5 +13,6 @@ mod made_tokens;
 mod pod;
 mod prometheus;
 mod remote;
+mod rotation;
 mod sidecar;
 mod tunnel;
