@@ -16,3 +16,4 @@ mod remote;
 mod rotation;
 mod sidecar;
 mod tunnel;
+mod versions;
