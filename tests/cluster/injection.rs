@@ -120,6 +120,7 @@ fn what_is_asked_for_and_nothing_else() -> anyhow::Result<()> {
     without_command(&labelled)?;
     without_configuration(&labelled)?;
     network_and_teams(&policy, &labelled)?;
+    cron_job_without_label(&labelled)?;
     drop(policy);
     drop(alone);
     Ok(())
@@ -320,15 +321,30 @@ fn cron_job(namespace: &Namespace) -> anyhow::Result<()> {
         })
         .to_string(),
     )?;
-    namespace.kubectl(&["create", "job", "tally-now", "--from=cronjob/tally"])?;
-    namespace
-        .kubectl(&["wait", "--for=condition=complete", "job/tally-now", "--timeout=90s"])
-        .with_context(|| namespace.kubectl(&["describe", "pods"]).unwrap_or_default())?;
-    let listed: Value =
-        serde_json::from_str(&namespace.kubectl(&["get", "pods", "-l", "job-name=tally-now", "-o", "json"])?)?;
-    let pod = &listed["items"][0];
-    ensure!(has_agent(pod) && first_word(pod, 0) == LAUNCHER && pod["status"]["phase"] == "Succeeded", "{pod}");
+    let pod = run_of_tally(namespace, "tally-now")?;
+    ensure!(has_agent(&pod) && first_word(&pod, 0) == LAUNCHER, "{pod}");
     Ok(())
+}
+
+/// The next run after the label is gone has no trace of it.
+fn cron_job_without_label(namespace: &Namespace) -> anyhow::Result<()> {
+    node::succeed(node::kubectl(&["label", "namespace", &namespace.name, "goscope.dev/inject-"]))?;
+    let pod = run_of_tally(namespace, "tally-again")?;
+    ensure!(!pod.to_string().contains("goscope"), "{pod}");
+    Ok(())
+}
+
+/// Runs the CronJob now; its pod when it has completed.
+fn run_of_tally(namespace: &Namespace, job: &str) -> anyhow::Result<Value> {
+    namespace.kubectl(&["create", "job", job, "--from=cronjob/tally"])?;
+    namespace
+        .kubectl(&["wait", "--for=condition=complete", &format!("job/{job}"), "--timeout=90s"])
+        .with_context(|| namespace.kubectl(&["describe", "pods"]).unwrap_or_default())?;
+    let selector = format!("job-name={job}");
+    let mut listed: Value = serde_json::from_str(&namespace.kubectl(&["get", "pods", "-l", &selector, "-o", "json"])?)?;
+    let pod = listed["items"][0].take();
+    ensure!(pod["status"]["phase"] == "Succeeded", "{pod}");
+    Ok(pod)
 }
 
 /// An image's own command cannot be preceded: the gate works, and the pod says what is missing.
