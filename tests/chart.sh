@@ -121,6 +121,7 @@ test_monitoring() {
     # Each must be seen firing.
     while read -r alert; do
         grep -qE "alertname(=\"|: )$alert\\b.*(value: 1|exp_alerts)" tests/chart/alerts.test.yaml || fails "alerts.test.yaml: $alert never fires"
+        grep -qF "\`$alert\`" deploy/docs/prometheus.md || fails "prometheus.md does not say what to look at for $alert"
     done < <(sed -n 's/^ *- alert: //p' deploy/alerts.yaml)
     for file in alerts.yaml dashboard.json; do
         while read -r name; do
@@ -166,6 +167,11 @@ test_documents() {
                 line=$(sed -E 's/--from [^ ]+/--from from/; s/--to [^ ]+/--to to/' <<<"$line")
                 (cd "$chart_work/reader" && PATH=$PWD/bin:$PATH sh -ec "$line" | grep -q '^copied 0 ') 2>"$chart_work/out" ||
                     fails "$name: $line: $(cat "$chart_work/out")"
+                ;;
+            "goscope ctl "*)
+                # It asks an agent, which is among the end-to-end tests; here only whether there is such a command.
+                line=${line#goscope ctl }
+                "$GOSCOPE_BIN" ctl "${line%% *}" --help >"$chart_work/out" 2>&1 || fails "$name: goscope ctl $line: $(cat "$chart_work/out")"
                 ;;
             "helm dependency update") ;; # was run, by test_chart
             "helm upgrade "*)
@@ -247,6 +253,14 @@ test_chart() {
     for name in subchart-on subchart-sealed subchart-claim subchart-container subchart-tokens subchart-remote subchart-all; do config_accepted "$name"; done
     environment_accepted injection-tuned
     test_monitoring "$shop"
+
+    # Every setting of the agent may be made under config, but for those that the chart makes itself.
+    {
+        echo "config:"
+        awk '/^[a-z]/ {on = !/^(target|listen|intake):/} on && !/^ *(#|tokens:|files:|path:)/ {print "  " $0}' deploy/goscope.yaml
+    } >"$chart_work/settings.yaml"
+    with_helm "${helm_releases[1]}" template goscope "$own" --kube-version "$kubernetes" --set data.type=ephemeral --values "$chart_work/settings.yaml" >"$chart_work/out" 2>&1 ||
+        fails "config: $(grep -v "^$" "$chart_work/out" | head -20)"
 
     # A value that is wrong is named.
     while IFS='|' read -r part value; do

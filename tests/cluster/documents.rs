@@ -26,7 +26,7 @@ const COMMANDS: [&str; 6] = ["docker ", "helm ", "kubectl ", "goscope ", "go too
 /// The names that the documents give to the images of the tests.
 const IMAGES: [(&str, &str); 2] =
     [(image::GOSCOPE, "registry.example/goscope:0.1.0"), (image::SHOP, "docker.io/library/shop:1.0.0")];
-/// A Secret reaches a pod within about a minute; until then a reader tries again.
+/// A Secret reaches a pod within about a minute, and the agent looks around after the app has come up; until then a reader tries again.
 const TRIES: Duration = Duration::from_secs(150);
 
 /// The lines of a document that are commands, and the blocks of values between them.
@@ -115,20 +115,22 @@ impl Reader {
         }
         let line = self.token.as_ref().map_or_else(|| line.to_owned(), |token| line.replace("TOKEN", token));
         if line.contains(" port-forward ") {
-            // exec: a signal to the shell is then one to the command.
-            let process = Process::spawn(&mut self.shell(&format!("exec {line}")), self.folder.path(), "port-forward")?;
+            // In the background, whether or not the document says so. exec: a signal to the shell is then one to the command.
+            let line = line.trim_end_matches(" &");
+            let name = format!("port-forward-{}", self.tunnels.len());
+            let process = Process::spawn(&mut self.shell(&format!("exec {line}")), self.folder.path(), &name)?;
             process.until("the tunnel", || {
-                let said = fs::read_to_string(self.folder.path().join("port-forward.stdout")).ok()?;
+                let said = fs::read_to_string(self.folder.path().join(format!("{name}.stdout"))).ok()?;
                 said.contains("Forwarding from 127.0.0.1:").then_some(())
             })?;
             self.tunnels.push(process);
             return Ok(());
         }
         let mut last = None;
-        let asks_the_gate = line.contains("127.0.0.1");
+        let asks_the_pod = line.contains("127.0.0.1") || line.contains(" logs ");
         let outcome = wait::until_within(TRIES, "the command succeeds", || match run(&mut self.shell(&line)) {
             Ok(outcome) if outcome.code() == Some(0) => Some(Ok(outcome)),
-            Ok(outcome) if asks_the_gate => {
+            Ok(outcome) if asks_the_pod => {
                 last = Some(outcome.err());
                 std::thread::sleep(Duration::from_secs(2));
                 None
@@ -209,7 +211,7 @@ fn install_in_five_minutes_and_for_a_namespace() -> anyhow::Result<()> {
     let off = install.iter().position(|step| matches!(step, Step::Command(line) if line.contains("enabled=false")));
     let (on, off) = install.split_at(off.context("install.md does not switch it off")?);
     reader.follow(on)?;
-    ensure!(reader.token.is_some() && reader.tunnels.len() == 1, "install.md makes no token or opens no tunnel");
+    ensure!(reader.token.is_some() && !reader.tunnels.is_empty(), "install.md makes no token or opens no tunnel");
     ensure!(Shop::has_goscope()?);
     // What the document says in a sentence.
     reader.command("helm test shop --namespace shop")?;
