@@ -16,13 +16,14 @@ die() {
 at_exit() {
     exit_commands=("$1" "${exit_commands[@]}")
     trap run_exit_commands EXIT
+    trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
 }
 exit_commands=()
 run_exit_commands() {
     local status=$? command
-    trap '' INT TERM
+    trap '' HUP INT TERM
     for command in "${exit_commands[@]}"; do eval "$command" || true; done
     exit "$status"
 }

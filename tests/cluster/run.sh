@@ -52,8 +52,15 @@ test_cluster() {
     # shellcheck disable=SC2016 # of then
     at_exit 'stop_node "$status"'
     "$node" up
-    # More at a time than there are processors: they mostly wait for the kubelet.
-    "$cargo" test --locked --package goscope-e2e --test cluster -- --test-threads 6 --show-output "${filters[@]}"
+    # In the background and waited for, because the shell acts on a signal only between commands, and then the node must go at once. More at a time than there are
+    # processors: they mostly wait for the kubelet.
+    set -m
+    "$cargo" test --locked --package goscope-e2e --test cluster -- --test-threads 6 --show-output "${filters[@]}" </dev/null &
+    set +m
+    tests=$!
+    # shellcheck disable=SC2016 # of then
+    at_exit 'kill -- "-$tests" 2>/dev/null'
+    wait "$tests"
 }
 
 stop_node() {
