@@ -247,6 +247,30 @@ fn decisions(labelled: &Namespace, unlabelled: &Namespace) -> anyhow::Result<()>
     ensure!(astray["spec"]["initContainers"][0]["args"] == json!(["agent"]), "{astray}");
     ensure!(annotation(&astray, "missing").starts_with("target: shop.example:80 is not"), "{astray}");
 
+    let by_port = dry_run(labelled, &annotated("profile-port", "7070"))?;
+    ensure!(
+        by_port["spec"]["initContainers"][0]["args"] == json!(["agent", "--target", "127.0.0.1:7070"]),
+        "{by_port}"
+    );
+    let no_port = dry_run(labelled, &annotated("profile-port", "http"))?;
+    ensure!(annotation(&no_port, "missing").starts_with("target: 127.0.0.1:http is not"), "{no_port}");
+
+    // The app's GOTRACEBACK, which stays its own where it has one.
+    let traced = dry_run(labelled, &annotated("traceback", "system"))?;
+    let expected = json!([{"name": "GOTRACEBACK", "value": "system"}]);
+    ensure!(
+        traced["spec"]["containers"][0]["env"] == expected && annotation(&traced, "missing").is_empty(),
+        "{traced}"
+    );
+    let untraced = dry_run(labelled, &annotated("traceback", "everything"))?;
+    ensure!(untraced["spec"]["containers"][0]["env"].is_null(), "{untraced}");
+    ensure!(annotation(&untraced, "missing").starts_with("traceback: everything is none of"), "{untraced}");
+    let mut own = annotated("traceback", "system");
+    own["spec"]["containers"][0]["env"] = json!([{"name": "GOTRACEBACK", "value": "single"}]);
+    let own = dry_run(labelled, &own)?;
+    ensure!(own["spec"]["containers"][0]["env"] == json!([{"name": "GOTRACEBACK", "value": "single"}]), "{own}");
+    ensure!(annotation(&own, "missing") == "traceback: container shop sets GOTRACEBACK itself", "{own}");
+
     // Pods that bring their own goscope, by the service's chart.
     let own = changed(&|pod| {
         let mut agent = pod["spec"]["containers"][0].clone();
