@@ -34,11 +34,16 @@ use crate::token::tier::Tier;
 use problem::Problem;
 
 pub mod answer;
+pub mod artifacts;
 pub mod body;
 pub mod captures;
+mod content;
+pub mod incidents;
 pub mod info;
 pub mod problem;
 pub mod query;
+pub mod range;
+pub mod reading;
 pub mod route;
 
 /// The API; clones share it.
@@ -165,4 +170,4 @@ async fn not_here() -> Problem {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -23,9 +23,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::Api;
+use crate::api::artifacts::{self, Artifacts};
 use crate::api::captures::{self, Captures};
-use crate::api::info::{self, About, Mode};
+use crate::api::info::{self, About, Mode, Stored};
+use crate::api::reading::Reading;
+use crate::api::{Api, incidents};
 use crate::collect::Collector;
 use crate::collect::metrics::CollectMetrics;
 use crate::config::check::process_environment;
@@ -42,6 +44,7 @@ use crate::pod::Pod;
 use crate::recorder::{self, Settings, Wake};
 use crate::selftest::SelfTest;
 use crate::selftest::metrics::SelfTestMetrics;
+use crate::store::catalogue::Volume;
 use crate::store::depot::Depot;
 use crate::store::metrics::StoreMetrics;
 use crate::target::client::Client;
@@ -166,7 +169,7 @@ impl Agent {
         let notices = self.notices;
         let (recorded_tx, mut recorded_rx) = tokio::sync::oneshot::channel::<()>();
         let recorder_latch = self.readiness.latch("recorder");
-        let recorder_depot = depot.clone();
+        let (recorder_depot, intake) = (depot.clone(), recorder_metrics.clone());
         std::thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || {
@@ -184,7 +187,7 @@ impl Agent {
 
         let collect_metrics = CollectMetrics::register(&self.registry).context("cannot register metrics")?;
         let (host, pod) = (host_name(), Pod::of(&process_environment));
-        let collector = Collector::new(self.config.target.clone(), depot, host, pod, collect_metrics);
+        let collector = Collector::new(self.config.target.clone(), depot.clone(), host, pod, collect_metrics);
         tasks.spawn(collector.clone().run(stop.clone()));
 
         let (metrics_latch, gate_latch) = (self.readiness.latch("metrics"), self.readiness.latch("gate"));
@@ -228,6 +231,7 @@ impl Agent {
             let tokens = TokenStore::new(self.config.gate.token_files.clone()).with_inline(inline);
             let gate = Gate::new(self.config.gate.clone(), self.config.target.clone(), tokens, sink, gate_metrics);
             tasks.spawn(gate.clone().run(stop.clone()));
+            let reading = Reading::new(Volume::new(self.config.store.path.clone(), Some(host_name())));
             let about = About {
                 mode: if self.embedded.is_some() { Mode::Run } else { Mode::Agent },
                 host: host_name(),
@@ -238,10 +242,19 @@ impl Agent {
                     sample: sample_rx.clone(),
                     build: build_rx.clone(),
                 }),
+                stored: Stored::Agent {
+                    depot: depot.clone(),
+                    reading: reading.clone(),
+                    max_bytes: self.config.store.max_bytes,
+                },
+                intake: Some(intake),
                 findings: findings_tx.subscribe(),
             };
-            let captures = captures::router(Captures { collector, caps: self.config.gate.caps });
-            let api = Api::new(gate.admission().clone(), info::router(about).merge(captures));
+            let router = info::router(about)
+                .merge(artifacts::router(Artifacts { reading: reading.clone(), depot: Some(depot.clone()) }))
+                .merge(incidents::router(reading))
+                .merge(captures::router(Captures { collector, caps: self.config.gate.caps }));
+            let api = Api::new(gate.admission().clone(), router);
             let handler = api.handler(gate.handler(gate.router()));
             if let (Some(listener), Some(remote)) = (self.remote, &self.config.listen.remote) {
                 let remote_metrics = RemoteMetrics::register(&self.registry).context("cannot register metrics")?;

@@ -273,6 +273,7 @@ impl Recorder {
                 build.send_replace(open.run.build().cloned());
             }
         }
+        self.shared.metrics.spool_runs.set(i64::try_from(self.runs.len()).unwrap_or(i64::MAX));
         let lag: u64 = self.runs.values().map(|open| open.run.lag()).sum();
         self.shared.metrics.spool_lag_bytes.set(i64::try_from(lag).unwrap_or(i64::MAX));
     }

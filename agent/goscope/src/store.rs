@@ -16,6 +16,7 @@
 //! except where it says otherwise, so async code calls it through `spawn_blocking`. The inventory's lock is never held while the disk is waited for.
 
 pub mod backup;
+pub mod catalogue;
 pub mod depot;
 pub mod meta;
 pub mod metrics;
@@ -80,6 +81,8 @@ pub enum Deletion {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
     pub artifacts: usize,
+    /// Of them.
+    pub incidents: usize,
     pub bytes: u64,
     /// Bytes by kind, of the kinds that there are.
     pub by_kind: BTreeMap<String, u64>,
@@ -87,12 +90,20 @@ pub struct Holding {
 
 impl Holding {
     fn of(inventory: &[Entry]) -> Self {
-        let mut holding = Self { artifacts: inventory.len(), ..Self::default() };
-        for entry in inventory {
-            holding.bytes += entry.bytes;
-            *holding.by_kind.entry(entry.kind.clone()).or_default() += entry.bytes;
-        }
+        let mut holding = Self::default();
+        inventory.iter().for_each(|entry| holding.add(&entry.kind, entry.bytes));
         holding
+    }
+
+    /// Counts one artifact more.
+    fn add(&mut self, kind: &str, bytes: u64) {
+        self.artifacts += 1;
+        self.incidents += usize::from(kind == INCIDENTS);
+        self.bytes = self.bytes.saturating_add(bytes);
+        match self.by_kind.get_mut(kind) {
+            Some(held) => *held = held.saturating_add(bytes),
+            None => drop(self.by_kind.insert(kind.to_owned(), bytes)),
+        }
     }
 }
 
@@ -302,6 +313,7 @@ impl Store {
             }
             let Some(aside) = self.set_aside(id, &kind).map_err(change)? else { return Ok(Deletion::Absent) };
             tracing::info!(artifact = %id, kind, "artifact deleted");
+            self.0.metrics.deleted.inc();
             aside
         };
         fs::remove_dir_all(aside).map_err(change)?;

@@ -14,12 +14,16 @@ use tokio::time::Instant;
 
 use super::problem::Problem;
 use super::query::Query;
+use super::reading::Reading;
 use super::{Caller, answer};
 use crate::config::TargetAddress;
 use crate::config::render::target_text;
 use crate::gate::admission::Admission;
+use crate::metrics::recorder::RecorderMetrics;
 use crate::model::Finding;
 use crate::pod::Pod;
+use crate::store::catalogue::Totals;
+use crate::store::depot::Depot;
 use crate::target::sampler::{Answer, Sample};
 use crate::token::tier::Tier;
 use crate::version;
@@ -48,6 +52,9 @@ pub struct About {
     pub admission: Admission,
     /// `None` in the archive.
     pub target: Option<Target>,
+    pub stored: Stored,
+    /// What the recorder reads; `None` in the archive.
+    pub intake: Option<RecorderMetrics>,
     /// finders --findings--> info
     pub findings: watch::Receiver<Arc<Vec<Finding>>>,
 }
@@ -58,6 +65,25 @@ pub struct Target {
     pub address: TargetAddress,
     pub sample: watch::Receiver<Option<Sample>>,
     pub build: watch::Receiver<Option<BuildInfo>>,
+}
+
+/// Who knows what the volume holds.
+#[derive(Debug)]
+pub enum Stored {
+    /// The store that the agent writes.
+    Agent { depot: Depot, reading: Reading, max_bytes: u64 },
+    /// scanner --Scan--> info
+    Archive(watch::Receiver<Scan>),
+}
+
+/// What the archive has counted.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    /// `None` until the first count is done.
+    pub totals: Option<Totals>,
+    pub free_bytes: Option<u64>,
+    /// Why the latest attempt failed.
+    pub problem: Option<String>,
 }
 
 /// The route of this file.
@@ -73,6 +99,7 @@ async fn info(
     Query::read(uri.query(), &[])?;
     let build = about.target.as_ref().and_then(|target| target.build.borrow().clone());
     let sample = about.target.as_ref().and_then(|target| target.sample.borrow().clone());
+    let store = StoreDocument::of(&about.stored).await;
     let findings = Arc::clone(&about.findings.borrow());
     let tokens = about.admission.tokens();
     let document = Document {
@@ -87,6 +114,8 @@ async fn info(
             .map(|target| TargetDocument::new(&target.address, sample.as_ref(), build.as_ref(), Instant::now())),
         program: build.as_ref().map(Program::new),
         gate: Gate { tokens: tokens.current().map_or(0, |set| set.len()), problem: tokens.problem() },
+        store,
+        intake: about.intake.as_ref().map(Intake::new),
         findings: &findings,
         identity: Identity { name: caller.name(), tiers: caller.entry().tiers.iter().map(Tier::name).collect() },
     };
@@ -106,6 +135,9 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     program: Option<Program<'a>>,
     gate: Gate,
+    store: StoreDocument,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intake: Option<Intake>,
     findings: &'a [Finding],
     identity: Identity<'a>,
 }
@@ -122,6 +154,76 @@ struct Gate {
     /// Why the token files as they are now cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+}
+
+/// What the volume holds: of an agent its own folder, of the archive all of it.
+#[derive(Default, Serialize)]
+struct StoreDocument {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    /// The quota; the archive has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<u64>,
+    /// Incidents among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifacts: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incidents: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+impl StoreDocument {
+    async fn of(stored: &Stored) -> Self {
+        let (holding, document) = match stored {
+            Stored::Agent { depot, reading, max_bytes } => {
+                let (holding, problem) = match depot.store() {
+                    Ok(store) => (Some(store.holding()), depot.problem()),
+                    Err(closed) => (None, Some(closed.to_string())),
+                };
+                // Asking the volume may wait; without an answer the rest is told all the same.
+                let free_bytes = reading.run(|volume| Ok(volume.free_bytes())).await.ok().flatten();
+                (holding, Self { max_bytes: Some(*max_bytes), free_bytes, problem, ..Self::default() })
+            }
+            Stored::Archive(scan) => {
+                let Scan { totals, free_bytes, problem } = scan.borrow().clone();
+                let problem = problem.or_else(|| scan_problem(totals.as_ref()));
+                (totals.map(|totals| totals.holding), Self { free_bytes, problem, ..Self::default() })
+            }
+        };
+        let Some(holding) = holding else { return document };
+        Self {
+            bytes: Some(holding.bytes),
+            artifacts: Some(holding.artifacts),
+            incidents: Some(holding.incidents),
+            ..document
+        }
+    }
+}
+
+fn scan_problem(totals: Option<&Totals>) -> Option<String> {
+    match totals {
+        None => Some("it is not counted yet what the volume holds".to_owned()),
+        Some(Totals { denied: 0, .. }) => None,
+        Some(Totals { denied, .. }) => Some(format!(
+            "{denied} folders on the volume may not be read (permission denied); run the archive with the group of the pods (fsGroup)"
+        )),
+    }
+}
+
+/// The app's stderr on its way in.
+#[derive(Serialize)]
+struct Intake {
+    runs: i64,
+    lag_bytes: i64,
+}
+
+impl Intake {
+    fn new(metrics: &RecorderMetrics) -> Self {
+        Self { runs: metrics.spool_runs.get(), lag_bytes: metrics.spool_lag_bytes.get() }
+    }
 }
 
 #[derive(Serialize)]
@@ -199,6 +301,9 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::store::Holding;
+    use crate::store::catalogue::Volume;
+    use crate::store::metrics::StoreMetrics;
     use crate::target::sampler::{IndexPage, STALE_AFTER};
 
     #[tokio::test]
@@ -237,5 +342,39 @@ mod tests {
         assert_eq!(fresh.profiles, Some(vec!["goroutine", "heap"]));
         let stale = TargetDocument::new(&address, Some(&sample), None, now + STALE_AFTER + Duration::from_millis(1));
         assert_eq!(stale.problem.as_deref(), Some("127.0.0.1:6060 was not asked for more than a minute"));
+    }
+
+    async fn store(stored: &Stored) -> serde_json::Value {
+        serde_json::to_value(StoreDocument::of(stored).await).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_not_open_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let depot = Depot::new(StoreMetrics::register(&prometheus::Registry::new()).unwrap());
+        let reading = Reading::new(Volume::new(dir.path().join("gone"), Some("pod-1".into())));
+        let stored = Stored::Agent { depot, reading, max_bytes: 7 };
+        assert_eq!(store(&stored).await, serde_json::json!({"max_bytes": 7, "problem": "the store is not open yet"}));
+    }
+
+    #[tokio::test]
+    async fn the_archive_tells_what_it_has_counted() {
+        let (scan_tx, scan_rx) = watch::channel(Scan::default());
+        let stored = Stored::Archive(scan_rx);
+        assert_eq!(store(&stored).await, serde_json::json!({"problem": "it is not counted yet what the volume holds"}));
+        let holding = Holding { artifacts: 3, incidents: 1, bytes: 30, ..Holding::default() };
+        let scan = |denied, problem| Scan {
+            totals: Some(Totals { holding: holding.clone(), denied }),
+            free_bytes: Some(5),
+            problem,
+        };
+        let counted = serde_json::json!({"bytes": 30, "artifacts": 3, "incidents": 1, "free_bytes": 5});
+        scan_tx.send_replace(scan(0, None));
+        assert_eq!(store(&stored).await, counted);
+        scan_tx.send_replace(scan(2, None));
+        let problem = store(&stored).await["problem"].as_str().unwrap().to_owned();
+        assert!(problem.starts_with("2 folders on the volume may not be read"), "{problem}");
+        scan_tx.send_replace(scan(2, Some("gone".into())));
+        assert_eq!(store(&stored).await["problem"], "gone");
     }
 }

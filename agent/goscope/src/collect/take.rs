@@ -223,6 +223,7 @@ fn describe(
             incident: None,
             seconds: request.route.seconds_taken(),
             debug: request.route.debug,
+            summary: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Body as _;
 use jiff::Timestamp;
 
 use super::admission::{Admission, Surface};
@@ -124,7 +125,14 @@ impl Account {
         for (name, value) in &headers {
             ours.headers.entry(name).or_insert_with(|| value.clone());
         }
-        Response::from_parts(ours, GateBody::Own { body, account: Some(self) })
+        // Nobody asks for the next piece of a body that has none.
+        let account = if body.is_end_stream() {
+            self.ended = Ended::Complete;
+            None
+        } else {
+            Some(self)
+        };
+        Response::from_parts(ours, GateBody::Own { body, account })
     }
 
     fn id_header(&self) -> HeaderValue {

@@ -67,6 +67,10 @@ pub enum Code {
     Stopping,
     /// Too many are reading the volume at this moment.
     Busy,
+    /// It cannot be deleted before its pin is taken away.
+    Pinned,
+    /// The store could not be opened yet.
+    StoreClosed,
     /// The volume does not do what it should.
     VolumeFailed,
     /// Our own mistake.
@@ -125,6 +129,8 @@ impl Code {
             Self::CapturesFull => ("captures_full", 429),
             Self::Stopping => ("stopping", 503),
             Self::Busy => ("busy", 503),
+            Self::Pinned => ("pinned", 409),
+            Self::StoreClosed => ("store_closed", 503),
             Self::VolumeFailed => ("volume_failed", 500),
             Self::Internal => ("internal", 500),
         }

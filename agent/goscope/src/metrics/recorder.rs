@@ -7,6 +7,8 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 #[derive(Clone, Debug)]
 pub struct RecorderMetrics {
     incidents: IntCounterVec,
+    /// Runs in the spool that are being read.
+    pub spool_runs: IntGauge,
     /// Bytes of the app's stderr that are in the spool and not handled yet, over all runs.
     pub spool_lag_bytes: IntGauge,
     /// Bytes of stderr that never reached the agent: the spool was full or failed.
@@ -34,6 +36,7 @@ impl RecorderMetrics {
                 ),
                 &["kind"],
             )?,
+            spool_runs: IntGauge::new("goscope_spool_runs", "Runs of the app in the spool that are being read.")?,
             spool_lag_bytes: IntGauge::new(
                 "goscope_spool_lag_bytes",
                 "Bytes of the app's stderr in the spool that were not read yet.",
@@ -47,6 +50,7 @@ impl RecorderMetrics {
             metrics.incidents.with_label_values(&[kind.name()]);
         }
         registry.register(Box::new(metrics.incidents.clone()))?;
+        registry.register(Box::new(metrics.spool_runs.clone()))?;
         registry.register(Box::new(metrics.spool_lag_bytes.clone()))?;
         registry.register(Box::new(metrics.spool_gap_bytes.clone()))?;
         Ok(metrics)

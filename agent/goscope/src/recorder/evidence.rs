@@ -21,7 +21,7 @@ use crate::metrics::recorder::RecordedKind;
 use crate::model::ArtifactId;
 use crate::pod::Pod;
 use crate::spool::{self, ExitRecord, StartRecord};
-use crate::store::meta::{self, Meta};
+use crate::store::meta::{self, Meta, Summary};
 use crate::store::{INCIDENTS, Store, StoreError};
 
 /// Bytes before an incident that are kept with it.
@@ -77,6 +77,15 @@ impl What<'_> {
         match self {
             Self::Told { incident, .. } => incident.seen,
             Self::Wordless { seen, .. } => *seen,
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        match *self {
+            Self::Told { incident, fingerprint } => {
+                Summary::new(self.kind(), &incident.reason, Some(fingerprint.to_owned()))
+            }
+            Self::Wordless { reason, .. } => Summary::new(self.kind(), reason, None),
         }
     }
 
@@ -144,6 +153,7 @@ pub fn store(store: &Store, what: What<'_>, context: &Context<'_>) -> Result<Sto
         incident: None,
         seconds: None,
         debug: None,
+        summary: Some(what.summary()),
     })?;
     Ok(Stored { folder, again: false })
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::ArtifactId;
 use crate::pod::Pod;
 
 /// The value of [`Meta::schema`].
@@ -46,6 +47,32 @@ pub struct Meta {
     /// The form that was asked for: 1 and 2 are text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub debug: Option<u8>,
+    /// What it says in short, of an incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
+}
+
+/// Bytes of [`Summary::reason`] that are kept.
+pub const SUMMARY_REASON_BYTES_MAX: usize = 512;
+
+/// An incident in short, so that a list of many does not have to read the whole of each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// As in `incident.json`.
+    pub kind: String,
+    /// As in `incident.json`, cut.
+    pub reason: String,
+    /// As in `incident.json`; of a death without a word, which has none there, made of its kind and reason.
+    pub fingerprint: String,
+}
+
+impl Summary {
+    #[must_use]
+    pub fn new(kind: &str, reason: &str, fingerprint: Option<String>) -> Self {
+        let cut = reason.get(..reason.floor_char_boundary(SUMMARY_REASON_BYTES_MAX)).unwrap_or(reason);
+        let fingerprint = fingerprint.unwrap_or_else(|| format!("{kind}:{}", ArtifactId::tag_of(reason)));
+        Self { kind: kind.to_owned(), reason: cut.to_owned(), fingerprint }
+    }
 }
 
 impl Meta {
@@ -84,5 +111,27 @@ impl Trigger {
             Self::Api => "api",
             Self::Other => "other",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_is_short_and_always_has_a_fingerprint() {
+        let whole = "x".repeat(SUMMARY_REASON_BYTES_MAX);
+        for (reason, expected) in [
+            ("boom".to_owned(), "boom".to_owned()),
+            (whole.clone(), whole.clone()),
+            (format!("{whole}y"), whole.clone()),
+            (format!("{}é", "x".repeat(SUMMARY_REASON_BYTES_MAX - 1)), "x".repeat(SUMMARY_REASON_BYTES_MAX - 1)),
+        ] {
+            let summary = Summary::new("panic", &reason, Some("v1:0a".to_owned()));
+            assert_eq!((summary.reason, summary.fingerprint), (expected, "v1:0a".to_owned()));
+        }
+        let made = |reason: &str| Summary::new("exit", reason, None).fingerprint;
+        assert!(made("exit status 3").starts_with("exit:") && made("exit status 3") == made("exit status 3"));
+        assert_ne!(made("exit status 3"), made("exit status 4"));
     }
 }

@@ -10,6 +10,8 @@ use super::plan::Reason;
 pub struct StoreMetrics {
     bytes: IntGaugeVec,
     evicted: IntCounterVec,
+    /// Artifacts that somebody deleted.
+    pub(super) deleted: IntCounter,
     /// Operations on the volume that failed.
     pub(super) errors: IntCounter,
 }
@@ -44,6 +46,10 @@ impl StoreMetrics {
                 ),
                 &["reason"],
             )?,
+            deleted: IntCounter::new(
+                "goscope_store_deleted_total",
+                "Artifacts that somebody deleted through the API.",
+            )?,
             errors: IntCounter::new("goscope_store_errors_total", "Operations on the store's volume that failed.")?,
         };
         metrics.holds(&Holding::default());
@@ -52,8 +58,14 @@ impl StoreMetrics {
         }
         registry.register(Box::new(metrics.bytes.clone()))?;
         registry.register(Box::new(metrics.evicted.clone()))?;
+        registry.register(Box::new(metrics.deleted.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         Ok(metrics)
+    }
+
+    /// One more attempt to use the volume failed.
+    pub(crate) fn failed(&self) {
+        self.errors.inc();
     }
 
     /// One more was deleted to keep within a bound.
@@ -62,7 +74,7 @@ impl StoreMetrics {
     }
 
     /// Of a kind that a later version stored nothing is told: a label's values are known from the start.
-    pub(super) fn holds(&self, holding: &Holding) {
+    pub(crate) fn holds(&self, holding: &Holding) {
         for kind in KINDS {
             let bytes = holding.by_kind.get(kind).copied().unwrap_or_default();
             self.bytes.with_label_values(&[kind]).set(i64::try_from(bytes).unwrap_or(i64::MAX));

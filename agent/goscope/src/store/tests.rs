@@ -40,6 +40,7 @@ fn meta(id: &ArtifactId, staged: &Staged) -> Meta {
         incident: None,
         seconds: None,
         debug: None,
+        summary: None,
     }
 }
 
@@ -61,7 +62,10 @@ fn an_artifact_is_whole_with_sizes_and_sums_and_known_after_a_restart() {
     drop(store);
     let store = open(&config(dir.path()));
     assert_eq!(store.find(INCIDENTS, id(1).tag()).unwrap(), Some(folder));
-    assert_eq!(store.holding(), Holding { artifacts: 1, bytes: 12, by_kind: [(INCIDENTS.to_owned(), 12)].into() });
+    assert_eq!(
+        store.holding(),
+        Holding { artifacts: 1, incidents: 1, bytes: 12, by_kind: [(INCIDENTS.to_owned(), 12)].into() }
+    );
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Folder {
     }
 
     /// Names that can be ours: of letters, digits, `-`, `.` and `_`, and not hidden. Left out is also `lost+found`, which nobody may read.
-    fn names(&self) -> io::Result<impl Iterator<Item = io::Result<String>>> {
+    pub(super) fn names(&self) -> io::Result<impl Iterator<Item = io::Result<String>>> {
         let is_ours = |name: &&str| {
             let is_plain = |byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_');
             !name.starts_with('.') && name.bytes().all(is_plain)

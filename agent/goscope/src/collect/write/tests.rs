@@ -38,6 +38,7 @@ fn meta(staged: &Staged) -> Meta {
         incident: None,
         seconds: None,
         debug: None,
+        summary: None,
     }
 }
 
