@@ -2,6 +2,7 @@
 //! two cores. See `goscope_e2e` for what must be installed.
 
 mod agent_killed;
+mod api;
 mod captures;
 mod cli;
 mod clients;

@@ -56,6 +56,8 @@ use crate::tls::metrics::RemoteMetrics;
 use crate::token::tier::TierSet;
 use crate::{metrics, selftest, serve, token};
 
+pub mod archive;
+
 /// How the agent was started by `goscope run`.
 #[derive(Clone, Debug)]
 pub struct Embedded {

@@ -8,6 +8,7 @@ use crate::version;
 
 pub mod agent;
 pub mod analyze;
+pub mod archive;
 pub mod backup;
 pub mod config;
 pub mod ctl;
@@ -36,6 +37,7 @@ enum Command {
     Run(run::Args),
     Exec(exec::Args),
     Agent(agent::Args),
+    Archive(archive::Args),
     Install(install::Args),
     Analyze(analyze::Args),
     Backup(backup::Args),
@@ -57,6 +59,7 @@ impl Cli {
             Command::Run(args) => args.run(),
             Command::Exec(args) => args.run(),
             Command::Agent(args) => args.run(),
+            Command::Archive(args) => args.run(),
             Command::Install(args) => args.run(),
             Command::Analyze(args) => args.run(),
             Command::Backup(args) => args.run(),

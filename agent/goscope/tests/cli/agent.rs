@@ -11,11 +11,11 @@ use super::said;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// An address that nobody has, as far as anyone can know.
-fn free_address() -> SocketAddr {
+pub(super) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("an address")
 }
 
-fn command(debug: SocketAddr, metrics: SocketAddr) -> Command {
+pub(super) fn command(debug: SocketAddr, metrics: SocketAddr) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_goscope"));
     command.env("GOSCOPE_LISTEN_DEBUG", debug.to_string()).env("GOSCOPE_LISTEN_METRICS", metrics.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -31,7 +31,7 @@ fn readyz(address: SocketAddr) -> Option<String> {
     Some(text)
 }
 
-fn until_readyz_says(address: SocketAddr, wanted: &str) {
+pub(super) fn until_readyz_says(address: SocketAddr, wanted: &str) {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let said = readyz(address);
@@ -43,7 +43,7 @@ fn until_readyz_says(address: SocketAddr, wanted: &str) {
     }
 }
 
-fn terminate(child: &Child) {
+pub(super) fn terminate(child: &Child) {
     let pid = rustix::process::Pid::from_child(child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it lives");
 }

@@ -1,6 +1,7 @@
 //! The binary as it is called: exit codes, and what stands on which stream.
 
 mod agent;
+mod archive;
 mod backup;
 mod health;
 mod install;
