@@ -6,6 +6,7 @@ mod api;
 mod captures;
 mod cli;
 mod clients;
+mod ctl;
 mod faults;
 mod metrics;
 mod secrets;

@@ -231,3 +231,14 @@ enum Output {
     /// What the API answers
     Json,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_verbs_fit_together() {
+        Plugin::command().debug_assert();
+    }
+}

@@ -13,7 +13,7 @@ use super::{Place, list};
 #[command(before_help = "Example:\n  kubectl goscope artifacts deploy/shop --kind heap")]
 pub(super) struct Args {
     #[command(flatten)]
-    list: list::Args,
+    list: list::Filter,
     /// Only what belongs to this incident
     #[arg(long, value_name = "ID")]
     incident: Option<String>,

@@ -15,7 +15,7 @@ use super::{Place, list};
 )]
 pub(super) struct Args {
     #[command(flatten)]
-    list: list::Args,
+    list: list::Filter,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -15,7 +15,7 @@ const LIMIT_MAX: u16 = 500;
 
 /// Which items.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct Filter {
     /// deploy/NAME, statefulset/NAME, daemonset/NAME, job/NAME, pod/NAME or the name of a pod
     #[arg(value_name = "TARGET", value_parser = Target::parse)]
     target: Option<Target>,
@@ -43,7 +43,7 @@ struct Page<T> {
     next: Option<String>,
 }
 
-impl Args {
+impl Filter {
     /// Asks for `path` and prints what comes; `further` are parameters of the one list only.
     pub(super) async fn run<T: for<'a> Deserialize<'a>>(
         self,
@@ -101,7 +101,7 @@ mod tests {
     #[derive(clap::Parser)]
     struct Call {
         #[command(flatten)]
-        args: Args,
+        filter: Filter,
     }
 
     #[test]
@@ -109,7 +109,7 @@ mod tests {
         let now: Timestamp = "2026-11-23T12:00:00.9Z".parse().expect("a time");
         let path = |call: &[&str], further: &[(&str, Option<&str>)]| {
             let call = Call::try_parse_from([&["x"], call].concat()).expect("a call");
-            call.args.path("/api/v1/incidents", further, now).expect("a path")
+            call.filter.path("/api/v1/incidents", further, now).expect("a path")
         };
         assert_eq!(path(&[], &[]), "/api/v1/incidents?limit=50");
         assert_eq!(path(&["--limit", "500"], &[("incident", None)]), "/api/v1/incidents?limit=500");

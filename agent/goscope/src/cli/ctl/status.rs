@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use goscope_analysis::text::{Colour, plural, printable};
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,7 +33,7 @@ impl Args {
     pub(super) async fn run(self, place: &Place) -> anyhow::Result<ExitCode> {
         let mut api = place.api(self.target.as_ref()).await?;
         let document: Value = api.get("/api/v1/info").await?;
-        let info = Info::deserialize(&document).unwrap_or_default();
+        let info = Info::deserialize(&document).context("the agent's answer is not that of this API")?;
         match self.output {
             Output::Json => answer(&format!("{document:#}\n"))?,
             Output::Text => answer(&render(&info, super::colour()))?,
@@ -101,10 +102,10 @@ struct Gate {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Store {
-    bytes: u64,
-    max_bytes: u64,
-    artifacts: u64,
-    incidents: u64,
+    bytes: Option<u64>,
+    max_bytes: Option<u64>,
+    artifacts: Option<u64>,
+    incidents: Option<u64>,
     problem: Option<String>,
 }
 
@@ -171,10 +172,7 @@ fn render(info: &Info, colour: Colour) -> String {
         row("recording", &format!("{runs}{lag}"), intake.problem.as_ref());
     }
     if let Some(store) = &info.store {
-        let incidents = plural(store.incidents, "incident");
-        let artifacts = plural(store.artifacts, "artifact");
-        let used = format!("{} of {}", size(store.bytes), size(store.max_bytes));
-        row("store", &format!("{incidents}, {artifacts}, {used}"), store.problem.as_ref());
+        row("store", &store_fact(store), store.problem.as_ref());
     }
     row("gate", &plural(info.gate.tokens, "token"), info.gate.problem.as_ref());
     row("you", &format!("{}: {}", info.identity.name, info.identity.tiers.join(", ")), None);
@@ -202,6 +200,15 @@ fn target_fact(target: &TargetState) -> String {
     facts.extend(target.goroutines.map(|count| plural(count, "goroutine")));
     facts.extend(target.threads.map(|count| plural(count, "thread")));
     facts.join(", ")
+}
+
+fn store_fact(store: &Store) -> String {
+    let mut facts = Vec::new();
+    facts.extend(store.incidents.map(|count| plural(count, "incident")));
+    facts.extend(store.artifacts.map(|count| plural(count, "artifact")));
+    let most = store.max_bytes.map(|bytes| format!(" of {}", size(bytes))).unwrap_or_default();
+    facts.extend(store.bytes.map(|bytes| format!("{}{most}", size(bytes))));
+    if facts.is_empty() { "not known".to_owned() } else { facts.join(", ") }
 }
 
 fn finding_text(finding: &Finding, colour: Colour) -> String {
