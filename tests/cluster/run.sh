@@ -44,6 +44,7 @@ test_cluster() {
     # Built before the node is up, so that it stands no longer than it must.
     step "cluster tests"
     "$cargo" test --locked --quiet --package goscope-e2e --test cluster --no-run
+    "$cargo" test --locked --quiet --package goscope-e2e --test cluster -- versions::the_version_before
 
     # One node at a time: a second run waits for the first.
     mkdir -p "$cache"

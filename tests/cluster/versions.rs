@@ -1,12 +1,24 @@
 //! Launcher and agent of two adjacent versions in one pod, as an upgrade brings them together, in two pods that share a claim and die at the same moment.
 
+use std::process::Command;
+
 use anyhow::{Context, ensure};
 use goscope_e2e::cluster::image::{GOSCOPE, GOSCOPE_BEFORE, load_before};
 use goscope_e2e::cluster::namespace::Namespace;
 use goscope_e2e::cluster::node;
+use goscope_e2e::process::run;
+use goscope_e2e::version;
 
 use crate::deaths::exit_code;
 use crate::pod::{Pod, USUAL};
+
+/// `tests/run.sh` asks for this one before the node is up: what is not in the cache is compiled for minutes.
+#[test]
+fn the_version_before_can_be_built() -> anyhow::Result<()> {
+    let said = run(Command::new(version::before()?).arg("--version"))?;
+    ensure!(said.code() == Some(0) && said.out().starts_with("goscope "), "{}{}", said.out(), said.err());
+    Ok(())
+}
 
 #[test]
 fn two_versions_and_one_claim() -> anyhow::Result<()> {

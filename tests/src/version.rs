@@ -22,9 +22,7 @@ pub fn before() -> anyhow::Result<PathBuf> {
     let lock = fs::File::create(folder.join("lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
     if !binary.exists() {
-        let staged = folder.join("goscope.tmp");
-        fs::copy(build(&folder)?, &staged)?;
-        fs::rename(staged, &binary)?;
+        fs::rename(build(&folder)?, &binary)?;
     }
     Ok(binary)
 }
@@ -45,14 +43,9 @@ fn build(folder: &Path) -> anyhow::Result<PathBuf> {
     fs::remove_file(archive)?;
     let target = folder.join("target");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // In the sources' own folder, for their cargo configuration and toolchain; what cargo told this process about another package is not for them.
+    // In the sources' own folder, for their cargo configuration and toolchain, in place of the one that this process was told to use.
     cargo.args(["build", "--locked", "--quiet", "--package", "goscope", "--target-dir"]).arg(&target);
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_") && text != "CARGO_HOME" || text == "RUSTUP_TOOLCHAIN" {
-            cargo.env_remove(name);
-        }
-    }
+    cargo.env_remove("RUSTUP_TOOLCHAIN").env("GOSCOPE_COMMIT", BEFORE);
     succeed(cargo.current_dir(&source))?;
     let built = folder.join("goscope");
     fs::rename(target.join("x86_64-unknown-linux-gnu/debug/goscope"), &built)?;
