@@ -9,6 +9,7 @@ mod harm;
 mod helm;
 mod image;
 mod injection;
+mod kept;
 mod made_tokens;
 mod pod;
 mod prometheus;
