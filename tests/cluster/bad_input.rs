@@ -10,8 +10,8 @@ use crate::chart;
 use crate::helm::Helm;
 use crate::tunnel::Tunnel;
 
-/// The metrics page of a pod as soon as it holds `line`.
-fn await_metric(address: &str, line: &str) -> anyhow::Result<()> {
+/// Waits until the metrics page of a pod holds `line`.
+pub(crate) fn await_metric(address: &str, line: &str) -> anyhow::Result<()> {
     let url = format!("http://{address}:9464/metrics");
     wait::until(line, || {
         node::curl(&["-f", &url]).ok()?.out().lines().any(|found| found.starts_with(line)).then_some(())

@@ -7,6 +7,7 @@ use goscope_e2e::cluster::namespace::Namespace;
 use goscope_e2e::wait;
 use serde_json::Value;
 
+use crate::bad_input::await_metric;
 use crate::helm::Helm;
 use crate::pod::raise;
 use crate::tunnel::Tunnel;
@@ -76,6 +77,9 @@ fn a_release_from_install_to_uninstall() -> anyhow::Result<()> {
             ensure!(tunnel.status("gsc_wrong", "heap", 1)? == ["401"]);
         }
         helm.succeed(&["test", "shop", "--namespace", &namespace.name, "--timeout", "2m"])?;
+        // The app's own port is open past the gate to whoever may port-forward; the self-test says so.
+        await_metric(&address, "goscope_bypass_found{reach=\"loopback\"} 1")?;
+        await_metric(&address, "goscope_bypass_found{reach=\"network\"} 0")?;
 
         raise(&address, "nil")?;
         let stored = namespace.await_incident(name(&first)?)?;
@@ -107,9 +111,14 @@ fn sealed() -> anyhow::Result<()> {
     let values = ["debug-sidecar.sealed.enabled=true", "debugAddress=unix:///run/goscope/debug.sock"];
     helm.succeed(&with_values(&["install"], &helm.shop(), &namespace, &values))?;
     let pod = pod(&namespace)?;
-    namespace.await_ready(name(&pod)?)?;
+    let address = namespace.await_ready(name(&pod)?)?;
     let tunnel = Tunnel::open(&namespace, name(&pod)?)?;
     ensure!(tunnel.status(&namespace.token, "heap", 1)? == ["200"]);
+    // The self-test has looked and found no way around the gate.
+    await_metric(&address, "goscope_selftest_rounds_total{result=\"done\"} 1")?;
+    for reach in ["loopback", "network"] {
+        await_metric(&address, &format!("goscope_bypass_found{{reach=\"{reach}\"}} 0"))?;
+    }
     Ok(())
 }
 
