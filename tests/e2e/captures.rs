@@ -1,7 +1,7 @@
 //! Captures by the API, as curl asks for them, of a real Go program; what is stored is read by the Go tools.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -151,16 +151,15 @@ fn the_same_request_is_joined_and_a_cancelled_one_frees_the_profiler() -> anyhow
     ensure!(fs::read_dir(root(&session)?.join("profile"))?.count() == 1);
 
     // Somebody profiles through the gate: Go has one profiler, and says so.
-    let url = session.place.gate_url("/debug/pprof/profile?seconds=50")?;
-    let folder = session.place.folder();
+    let url = session.place.gate_url("/debug/pprof/profile?seconds=49")?;
     let mut gate = Command::new("curl");
     gate.args(["-q", "-sS", "--noproxy", "*", "-o", "/dev/null", &url]);
-    let gate = process::Process::spawn(&mut gate, folder, "gate")?;
-    let busy = wait::until("Go's profiler is taken", || {
-        let state =
-            begin(&session, &json!({ "kind": "profile", "seconds": 1 })).and_then(|path| until_ended(&session, &path));
-        state.map(|state| (state["state"] == "failed").then_some(state)).transpose()
-    })??;
+    let gate = process::Process::spawn(&mut gate, session.place.folder(), "gate")?;
+    wait::until("Go is asked", || {
+        let seen = fs::read(session.place.record()).unwrap_or_default();
+        process::contains(&seen, b"GET /debug/pprof/profile?seconds=49 ").then_some(())
+    })?;
+    let busy = until_ended(&session, &begin(&session, &json!({ "kind": "profile", "seconds": 1 }))?)?;
     ensure!(busy["error"].as_str().is_some_and(|error| error.contains("cpu profiling already in use")), "{busy}");
     drop(gate);
     Ok(())
@@ -188,6 +187,37 @@ fn what_may_not_be_asked_for_is_refused_in_words() -> anyhow::Result<()> {
     }
     let answer = curl(&session, "GET", "/api/v1/captures/2026-11-23T08-57-04Z-0123456789", None)?;
     ensure!(answer.status == 404 && answer.body["code"] == "not_found", "{}", answer.body);
+    Ok(())
+}
+
+/// The commands of a section of the README, each in one line.
+fn commands(section: &str) -> anyhow::Result<Vec<String>> {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
+    let text = readme.split_once(&format!("\n### {section}\n")).context("no such section")?.1;
+    let text = text.split("\n### ").next().unwrap_or_default().replace("\\\n", " ");
+    Ok(text.lines().filter_map(|line| line.strip_prefix("    ")).map(str::to_owned).collect())
+}
+
+#[test]
+fn the_commands_of_the_readme_do_what_it_says() -> anyhow::Result<()> {
+    let session = start(&["-fault", "cpu-spin"])?;
+    let ports = format!("127.0.0.1:{}", session.place.gate_port);
+    let [begin, look, read] = &commands("Captures")?[..] else { anyhow::bail!("other commands than are tested here") };
+    let shell = |line: &str| {
+        let mut command = go::command(go::USUAL);
+        // The environment of Go's own tools, for whichever command it is.
+        let environment: Vec<_> = command.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
+        command = Command::new("sh");
+        command.args(["-c", &line.replace("127.0.0.1:6061", &ports)]).envs(environment).env("NO_PROXY", "*");
+        run(command.current_dir(session.place.folder()))
+    };
+    let begun: Value = serde_json::from_slice(&shell(&begin.replace("\"seconds\":10", "\"seconds\":1"))?.stdout)?;
+    let id = begun["id"].as_str().context("no id")?;
+    until_ended(&session, &format!("/api/v1/captures/{id}"))?;
+    let looked: Value = serde_json::from_slice(&shell(&look.replace("ID", id))?.stdout)?;
+    ensure!(looked["state"] == "stored" && looked["reason"] == "slow since noon", "{looked}");
+    let top = shell(read)?;
+    ensure!(top.code() == Some(0) && top.out().contains("fault.spin"), "{}{}", top.out(), top.err());
     Ok(())
 }
 

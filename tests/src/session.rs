@@ -41,7 +41,7 @@ pub struct Setup {
     pub witness: bool,
 }
 
-const NO_LIMITS: &str = "{ limits: { perSource: { rate: 1000/s, burst: 1000, nodelay: true }, perIdentity: { rate: 1000/s, burst: 1000, nodelay: true } } }";
+const NO_LIMITS: &str = "{ limits: { perSource: { rate: 1000/s, burst: 1000, nodelay: true }, perIdentity: { rate: 1000/s, burst: 1000, nodelay: true }, api: { rate: 1000/s, burst: 1000, nodelay: true } } }";
 
 impl Setup {
     /// The usual shop with `args`.

@@ -6,7 +6,7 @@
 //! pieces of 64 KiB. Text and traces are compressed here, profiles are by Go; all are `content.gz`.
 //!
 //! Whoever asked may hang up: the capture goes on. Cancelled, it drops the connection, and Go ends the profile. A profile that somebody takes through the
-//! gate at the same time is none of ours: Go refuses the second one, and the capture fails with Go's own words.
+//! gate at the same time is none of ours: Go refuses the second one, which is asked for again for two seconds and then fails with Go's own words.
 //!
 //! Limits: [`book::QUEUED_MAX`], [`book::REMEMBERED_MAX`], [`CAPTURE_BYTES_MAX`], `gate.caps` where the request is read. Metrics: `goscope_captures_*`.
 //! Deliberately absent: captures do not survive a restart of the agent; what it leaves in staging is swept.

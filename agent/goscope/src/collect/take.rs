@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::book::{Operation, State};
@@ -35,6 +36,9 @@ const PIECES: usize = 2;
 const VOLUME_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a capture that was given up waits for the writer to clear away what it had begun. A volume that does not answer holds up no other capture.
 const CLEARING: Duration = Duration::from_secs(3);
+/// How long a profiler that somebody has is asked for again, and how often: one whose connection was dropped just now ends a moment later.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of a refusal of the target that are read, and characters that are repeated.
 const REFUSAL_BYTES: usize = 4 << 10;
 const REFUSAL_CHARS: usize = 300;
@@ -73,6 +77,12 @@ pub(super) enum TakeError {
 }
 
 impl TakeError {
+    /// Go's words for a CPU profiler and for a tracer that serve somebody else.
+    fn is_busy(&self) -> bool {
+        let words = ["profiling already in use", "already enabled"];
+        matches!(self, Self::Refused { text, .. } if words.iter().any(|words| text.contains(words)))
+    }
+
     /// For who asked.
     pub(super) fn sentence(&self, target: &TargetAddress) -> String {
         match self {
@@ -96,12 +106,21 @@ pub(super) async fn take(
     let route = &operation.request.route;
     let length = Duration::from_millis(route.duration_ms());
     let patience = length + SLACK;
-    let response = tokio::select! {
-        biased;
-        () = cut.cancelled() => return Err(TakeError::Cut),
-        response = upstream.get(route.path_and_query(), patience) => response,
+    let asked = Instant::now();
+    let body = loop {
+        let response = tokio::select! {
+            biased;
+            () = cut.cancelled() => return Err(TakeError::Cut),
+            response = upstream.get(route.path_and_query(), patience) => response,
+        };
+        match accept(response.map_err(|source| TakeError::Target { source, patience })?, cut).await {
+            Err(error) if error.is_busy() && asked.elapsed() < BUSY_PATIENCE => tokio::select! {
+                () = cut.cancelled() => return Err(TakeError::Cut),
+                () = tokio::time::sleep(BUSY_PAUSE) => {}
+            },
+            accepted => break accepted?,
+        }
     };
-    let body = accept(response.map_err(|source| TakeError::Target { source, patience })?, cut).await?;
 
     let started = match operation.state {
         State::Running { started } => started,
@@ -262,6 +281,21 @@ mod tests {
         let (piece_tx, piece_rx) = mpsc::channel(1);
         drop(piece_rx);
         assert!(hand_over(body(), piece_tx).await.is_ok());
+    }
+
+    #[test]
+    fn a_busy_profiler_is_known_by_the_words_of_every_release() {
+        for (text, expected) in [
+            ("Could not enable CPU profiling: cpu profiling already in use", true),
+            ("Could not enable tracing: runtime error: tracing is already enabled", true),
+            ("Could not enable tracing: execution tracer already enabled", true),
+            ("Could not enable tracing: no space", false),
+            ("Unknown profile", false),
+        ] {
+            let error = TakeError::Refused { status: StatusCode::INTERNAL_SERVER_ERROR, text: text.into() };
+            assert_eq!(error.is_busy(), expected, "{text}");
+        }
+        assert!(!TakeError::Cut.is_busy());
     }
 
     #[test]

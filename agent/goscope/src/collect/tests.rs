@@ -14,10 +14,12 @@ use crate::store::metrics::StoreMetrics;
 use crate::target::profile::Seconds;
 
 const PROFILE: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\x1f\x8b\x08\0\r\n0\r\n\r\n";
+const BUSY: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nX-Go-Pprof: 1\r\nContent-Length: 61\r\n\r\nCould not enable CPU profiling: cpu profiling already in use\n";
 /// How long something may take that is bound to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A target that answers each connection with the same bytes, or keeps it waiting; it tells the paths it was asked for and how many wait still.
+/// A target that answers one connection after the other with these bytes, and all further ones with the last of them; it keeps those waiting that get
+/// nothing. It tells the paths it was asked for and how many wait still.
 struct Target {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
@@ -30,14 +32,19 @@ struct Seen {
 }
 
 async fn target(answer: &'static [u8]) -> Target {
+    target_of(vec![answer]).await
+}
+
+async fn target_of(answers: Vec<&'static [u8]>) -> Target {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let seen = Arc::new(Mutex::new(Seen::default()));
     let theirs = Arc::clone(&seen);
     tokio::spawn(async move {
-        loop {
+        for n in 0.. {
             let (mut stream, _) = listener.accept().await.unwrap();
             let seen = Arc::clone(&theirs);
+            let answer = answers.get(n).or(answers.last()).copied().unwrap();
             tokio::spawn(async move {
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") {
@@ -176,10 +183,20 @@ fn meta(folder: &Path) -> Meta {
 #[tokio::test]
 async fn what_go_says_is_passed_on() {
     fails(
-        b"HTTP/1.1 500 Internal Server Error\r\nX-Go-Pprof: 1\r\nContent-Length: 61\r\n\r\nCould not enable CPU profiling: cpu profiling already in use\n",
+        BUSY,
         "the target answered 500 Internal Server Error: Could not enable CPU profiling: cpu profiling already in use",
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_profiler_that_is_about_to_be_free_is_asked_for_again() {
+    let target = target_of(vec![BUSY, BUSY, PROFILE]).await;
+    let world = world(target.address);
+    world.open_store();
+    let end = world.capture(request(Profile::Cpu, Some(1))).await;
+    assert!(matches!(end, End::Stored { .. }), "{end:?}");
+    assert_eq!(target.paths(), ["/debug/pprof/profile?seconds=1"; 3]);
 }
 
 #[tokio::test]
