@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +30,7 @@ use crate::target::profile::{Profile, Route};
 use crate::target::upstream::Upstream;
 use book::{Book, Cancel, End, Full, Operation, Taken};
 use metrics::CollectMetrics;
-use take::Origin;
+use take::Place;
 
 pub mod book;
 pub mod check;
@@ -98,9 +98,7 @@ struct Inner {
     wake: Notify,
     /// One has ended.
     ended: Notify,
-    upstream: Arc<Upstream>,
-    depot: Depot,
-    origin: Origin,
+    place: Place,
     metrics: CollectMetrics,
     /// Makes the tags of this agent's captures differ from those of others.
     start: String,
@@ -129,9 +127,13 @@ impl Collector {
             desk: Mutex::new(Desk { book: Book::default(), cuts: HashMap::new(), requests: 0, is_open: true }),
             wake: Notify::new(),
             ended: Notify::new(),
-            upstream: Upstream::frugal(target),
-            depot,
-            origin: Origin { host, pod },
+            place: Place {
+                upstream: Upstream::frugal(target),
+                depot,
+                host,
+                pod,
+                writers: Arc::new(Semaphore::new(take::WRITERS_MAX)),
+            },
             metrics,
             start,
         }))
@@ -239,11 +241,11 @@ impl Collector {
 
     async fn take(self, operation: Operation, cut: CancellationToken) {
         let mut course = Course { collector: &self, operation: &operation, end: None };
-        let taken = take::take(&self.0.upstream, &self.0.depot, &self.0.origin, &operation, &cut).await;
+        let taken = take::take(&self.0.place, &operation, &cut).await;
         course.end = Some(match taken {
             Ok((artifact, bytes)) => End::Stored { artifact, bytes },
             Err(take::TakeError::Cut) if self.desk().is_open => End::Cancelled,
-            Err(error) => End::Failed(error.sentence(self.0.upstream.address())),
+            Err(error) => End::Failed(error.sentence(self.0.place.upstream.address())),
         });
     }
 

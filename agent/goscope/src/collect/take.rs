@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, Sender};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -20,9 +21,9 @@ use super::write::{self, Piece, WriteError};
 use crate::config::TargetAddress;
 use crate::model::ArtifactId;
 use crate::pod::Pod;
+use crate::store::Staged;
 use crate::store::depot::{Closed, Depot};
 use crate::store::meta::{self, Meta};
-use crate::store::{Staged, StoreError};
 use crate::target::upstream::{BodyError, Upstream, UpstreamBody, UpstreamError};
 use crate::telemetry;
 
@@ -39,15 +40,21 @@ const CLEARING: Duration = Duration::from_secs(3);
 /// How long a profiler that somebody has is asked for again, and how often: one whose connection was dropped just now ends a moment later.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
+/// Writers at the same time, with those that were given up because their volume does not answer: each is a thread.
+pub(super) const WRITERS_MAX: usize = 8;
 /// Bytes of a refusal of the target that are read, and characters that are repeated.
 const REFUSAL_BYTES: usize = 4 << 10;
 const REFUSAL_CHARS: usize = 300;
 
-/// Where captures come from, for their `meta.json`.
-#[derive(Clone, Debug)]
-pub(super) struct Origin {
+/// Where captures come from and go to.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) depot: Depot,
     pub(super) host: String,
     pub(super) pod: Option<Pod>,
+    /// One of [`WRITERS_MAX`] for each writer, for as long as its thread is in use.
+    pub(super) writers: Arc<Semaphore>,
 }
 
 /// Why nothing was stored.
@@ -70,6 +77,8 @@ pub(super) enum TakeError {
     Slow(Duration),
     #[error("the volume took nothing for {} s, so the capture was given up for the app's sake", VOLUME_PATIENCE.as_secs())]
     Stuck,
+    #[error("the volume still holds up {} earlier captures", WRITERS_MAX)]
+    Held,
     #[error(transparent)]
     Write(WriteError),
     #[error("goscope's own writer failed; please report it")]
@@ -88,7 +97,9 @@ impl TakeError {
         match self {
             Self::Cut => "the agent was stopped before it was done".to_owned(),
             Self::Target { source, patience } => source.explain(target, *patience),
-            Self::Closed(_) | Self::Refused { .. } | Self::Endless | Self::Slow(_) | Self::Stuck => self.to_string(),
+            Self::Closed(_) | Self::Refused { .. } | Self::Endless | Self::Slow(_) | Self::Stuck | Self::Held => {
+                self.to_string()
+            }
             Self::Broken { .. } | Self::Write(_) | Self::Fallen(_) => telemetry::chain(self),
         }
     }
@@ -96,13 +107,12 @@ impl TakeError {
 
 /// Asks the target for what `operation` wants and stores it. Returns the artifact and its size as stored.
 pub(super) async fn take(
-    upstream: &Arc<Upstream>,
-    depot: &Depot,
-    origin: &Origin,
+    place: &Place,
     operation: &Operation,
     cut: &CancellationToken,
 ) -> Result<(ArtifactId, u64), TakeError> {
-    let store = depot.store()?.clone();
+    let store = place.depot.store()?.clone();
+    let permit = Arc::clone(&place.writers).try_acquire_owned().map_err(|_| TakeError::Held)?;
     let route = &operation.request.route;
     let length = Duration::from_millis(route.duration_ms());
     let patience = length + SLACK;
@@ -111,7 +121,7 @@ pub(super) async fn take(
         let response = tokio::select! {
             biased;
             () = cut.cancelled() => return Err(TakeError::Cut),
-            response = upstream.get(route.path_and_query(), patience) => response,
+            response = place.upstream.get(route.path_and_query(), patience) => response,
         };
         match accept(response.map_err(|source| TakeError::Target { source, patience })?, cut).await {
             Err(error) if error.is_busy() && asked.elapsed() < BUSY_PATIENCE => tokio::select! {
@@ -129,16 +139,19 @@ pub(super) async fn take(
     let id = operation.id.at(started);
     let (piece_tx, piece_rx) = mpsc::channel(PIECES);
     let (form, kind) = (Form::of(route), route.profile.name());
-    let meta = describe(operation, origin, &id, started);
+    let meta = describe(operation, place, &id, started);
     let artifact = id.clone();
-    let writer = tokio::task::spawn_blocking(move || write::write(&store, piece_rx, form, &artifact, kind, meta));
+    let writer = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        write::write(&store, piece_rx, form, &artifact, kind, meta)
+    });
     let handed = tokio::select! {
         biased;
         () = cut.cancelled() => Err(TakeError::Cut),
         handed = hand_over(body, piece_tx) => handed,
         () = tokio::time::sleep(length + DELIVERY) => Err(TakeError::Slow(length + DELIVERY)),
     };
-    let bytes = finish(writer, handed, depot).await?;
+    let bytes = finish(writer, handed, &place.depot).await?;
     Ok((id, bytes))
 }
 
@@ -156,14 +169,17 @@ async fn accept(response: Response<UpstreamBody>, cut: &CancellationToken) -> Re
     Err(TakeError::Refused { status: head.status, text })
 }
 
-/// The first line or so of a refusal, fit for a sentence and a log.
+/// The first line or so of a refusal, as far as it comes in time, fit for a sentence and a log.
 async fn beginning(mut body: UpstreamBody) -> String {
     let mut bytes = Vec::new();
-    while bytes.len() < REFUSAL_BYTES
-        && let Some(Ok(frame)) = body.frame().await
-    {
-        bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-    }
+    let read = async {
+        while bytes.len() < REFUSAL_BYTES
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        }
+    };
+    drop(tokio::time::timeout(SLACK, read).await);
     shown(&bytes)
 }
 
@@ -207,43 +223,40 @@ async fn finish(
         drop(tokio::time::timeout(CLEARING, writer).await);
         return Err(error);
     }
-    match writer.await.map_err(TakeError::Fallen)? {
-        Ok(bytes) => depot.note(Ok(bytes)).map_err(|error: StoreError| TakeError::Write(error.into())),
-        Err(WriteError::Store(error)) => {
-            Err(TakeError::Write(depot.note::<()>(Err(error)).map_or_else(WriteError::Store, |()| WriteError::Cut)))
-        }
-        Err(error) => Err(TakeError::Write(error)),
-    }
+    let written = match writer.await.map_err(TakeError::Fallen)? {
+        Ok(bytes) => depot.note(Ok(bytes)).map_err(WriteError::Store),
+        Err(WriteError::Store(error)) => depot.note(Err(error)).map_err(WriteError::Store),
+        Err(error) => Err(error),
+    };
+    written.map_err(TakeError::Write)
 }
 
 fn describe(
     operation: &Operation,
-    origin: &Origin,
+    place: &Place,
     id: &ArtifactId,
     started: Timestamp,
 ) -> impl FnOnce(&Staged) -> Meta + Send + 'static {
-    let (operation, origin, id) = (operation.clone(), origin.clone(), id.to_string());
-    move |staged| {
-        let request = operation.request;
-        Meta {
-            schema: meta::SCHEMA.to_owned(),
-            id,
-            kind: request.route.profile.name().to_owned(),
-            created: started.to_string(),
-            host: origin.host,
-            pod: origin.pod,
-            run: None,
-            bytes: staged.bytes(),
-            files: staged.files().to_vec(),
-            pinned: false,
-            requested_by: request.requested_by,
-            trigger: Some(request.trigger),
-            reason: request.reason,
-            incident: None,
-            seconds: request.route.seconds_taken(),
-            debug: request.route.debug,
-            summary: None,
-        }
+    let (request, id) = (operation.request.clone(), id.to_string());
+    let (host, pod) = (place.host.clone(), place.pod.clone());
+    move |staged| Meta {
+        schema: meta::SCHEMA.to_owned(),
+        id,
+        kind: request.route.profile.name().to_owned(),
+        created: started.to_string(),
+        host,
+        pod,
+        run: None,
+        bytes: staged.bytes(),
+        files: staged.files().to_vec(),
+        pinned: false,
+        requested_by: request.requested_by,
+        trigger: Some(request.trigger),
+        reason: request.reason,
+        incident: None,
+        seconds: request.route.seconds_taken(),
+        debug: request.route.debug,
+        summary: None,
     }
 }
 
@@ -261,7 +274,7 @@ mod tests {
     async fn a_volume_that_takes_nothing_does_not_hold_up_the_app() {
         let (piece_tx, mut piece_rx) = mpsc::channel(1);
         piece_tx.send(Piece::End).await.unwrap();
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let handed = hand_over(body(), piece_tx.clone()).await;
         assert!(matches!(handed, Err(TakeError::Stuck)), "{handed:?}");
         assert!(begun.elapsed() >= VOLUME_PATIENCE);

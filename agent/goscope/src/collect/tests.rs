@@ -44,7 +44,7 @@ async fn target_of(answers: Vec<&'static [u8]>) -> Target {
         for n in 0.. {
             let (mut stream, _) = listener.accept().await.unwrap();
             let seen = Arc::clone(&theirs);
-            let answer = answers.get(n).or(answers.last()).copied().unwrap();
+            let answer = answers.get(n).or_else(|| answers.last()).copied().unwrap();
             tokio::spawn(async move {
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") {
@@ -235,6 +235,23 @@ async fn without_a_store_nothing_is_asked_of_the_target() {
     let end = world.capture(request(Profile::Heap, None)).await;
     assert_eq!(end, End::Failed("the store is not open yet".into()));
     assert_eq!(target.paths(), [""; 0]);
+}
+
+#[tokio::test]
+async fn writers_that_a_volume_holds_up_are_bounded() {
+    let target = target(PROFILE).await;
+    let world = world(target.address);
+    world.open_store();
+    let writers = Arc::clone(&world.collector.0.place.writers);
+    let held = writers.acquire_many(u32::try_from(take::WRITERS_MAX).unwrap()).await.unwrap();
+    let end = world.capture(request(Profile::Heap, None)).await;
+    assert_eq!(end, End::Failed("the volume still holds up 8 earlier captures".into()));
+    assert_eq!(target.paths(), [""; 0]);
+    drop(held);
+    for _ in 0..=take::WRITERS_MAX {
+        let end = world.capture(request(Profile::Heap, None)).await;
+        assert!(matches!(end, End::Stored { .. }), "{end:?}");
+    }
 }
 
 #[tokio::test]
