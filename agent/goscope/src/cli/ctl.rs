@@ -1,7 +1,7 @@
 //! `goscope ctl`, and the same binary under the name `kubectl-goscope`: asks the agent in a pod, or one at hand, over its API.
 //!
-//! A verb names a target; [`Place`] finds the pod, [`link`] opens streams to its gate through the API server, [`secret`] brings the token, and
-//! [`api`] asks. Nothing listens on this machine but for `forward`. Standard output carries the answer, standard error everything else.
+//! A verb names a target; `Place` finds the pod, `link` opens streams to its gate through the API server, `secret` brings the token, and
+//! `api` asks. Nothing listens on this machine but for `forward`. Standard output carries the answer, standard error everything else.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
