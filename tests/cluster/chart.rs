@@ -42,13 +42,11 @@ pub(crate) fn pod(namespace: &Namespace) -> anyhow::Result<Value> {
 
 /// The only pod with this `app.kubernetes.io/name` that is not on its way out.
 pub(crate) fn pod_of(namespace: &Namespace, name: &str) -> anyhow::Result<Value> {
-    let selector = format!("--selector=app.kubernetes.io/name={name}");
     wait::until(&format!("one pod of {name}"), || {
-        let listed = namespace.kubectl(&["get", "pods", &selector, "--output=json"]).ok()?;
-        let listed: Value = serde_json::from_str(&listed).ok()?;
-        let mut pods = listed["items"].as_array()?.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let listed = namespace.pods(&format!("app.kubernetes.io/name={name}")).ok()?;
+        let mut pods = listed.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
         match (pods.next(), pods.next()) {
-            (Some(pod), None) => Some(pod.clone()),
+            (Some(pod), None) => Some(pod),
             _ => None,
         }
     })

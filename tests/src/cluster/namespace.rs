@@ -20,7 +20,7 @@ use crate::{session, wait};
 const POD_DEADLINE: Duration = Duration::from_secs(120);
 /// The same for a score of pods at once.
 const PODS_DEADLINE: Duration = Duration::from_secs(240);
-/// Between two looks at a pod; each starts kubectl.
+/// Between two looks at a pod.
 const POLL: Duration = Duration::from_millis(300);
 
 /// A namespace under the strictest pod security standard. Deleted when dropped.
@@ -122,6 +122,15 @@ spec: {{storageClassName: tests, volumeName: {name}, accessModes: [ReadWriteOnce
         Ok(serde_json::from_str(&self.kubectl(&["get", kind, name, "--output", "json"])?)?)
     }
 
+    /// Pods by a label selector; all of them if it is empty.
+    ///
+    /// # Errors
+    /// The node is not up.
+    pub fn pods(&self, selector: &str) -> anyhow::Result<Vec<Value>> {
+        let mut listed = node::api(&format!("/api/v1/namespaces/{}/pods?labelSelector={selector}", self.name))?;
+        Ok(serde_json::from_value(listed["items"].take())?)
+    }
+
     /// Waits until the pod is ready, and returns its address.
     ///
     /// # Errors
@@ -171,9 +180,9 @@ spec: {{storageClassName: tests, volumeName: {name}, accessModes: [ReadWriteOnce
         let mut missing = Vec::new();
         wait::until_within(PODS_DEADLINE, what, || {
             std::thread::sleep(POLL);
-            let listed = node::api(&format!("/api/v1/namespaces/{}/pods", self.name)).ok()?;
+            let listed = self.pods("").ok()?;
             let find = |name: &&str| {
-                let mut all = listed["items"].as_array().into_iter().flatten();
+                let mut all = listed.iter();
                 all.find(|pod| pod["metadata"]["name"] == **name).filter(|pod| probe(pod)).cloned()
             };
             let found: Vec<Option<Value>> = pods.iter().map(find).collect();
