@@ -3,11 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use goscope_e2e::cluster::node;
-use goscope_e2e::process::{Outcome, run};
+use goscope_e2e::process::{Outcome, run_within};
 use tempfile::TempDir;
+
+/// More than what the tests let Helm itself wait for.
+const DEADLINE: Duration = Duration::from_secs(150);
 
 /// One release of Helm, with a home of its own, and copies of the charts.
 pub(crate) struct Helm {
@@ -101,7 +105,7 @@ impl Helm {
         for (variable, folder) in HOMES {
             command.env(format!("HELM_{variable}_HOME"), self.home.path().join("helm").join(folder));
         }
-        run(command.env("KUBECONFIG", kubeconfig()?))
+        run_within(DEADLINE, command.env("KUBECONFIG", kubeconfig()?))
     }
 
     /// Runs it, and it must succeed.

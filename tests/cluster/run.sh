@@ -56,7 +56,7 @@ test_cluster() {
     # In the background and waited for, because the shell acts on a signal only between commands, and then the node must go at once. More at a time than there are
     # processors: they mostly wait for the kubelet.
     set -m
-    "$cargo" test --locked --package goscope-e2e --test cluster -- --test-threads 6 --show-output "${filters[@]}" </dev/null &
+    "$cargo" test --locked --package goscope-e2e --test cluster -- --test-threads 4 --show-output "${filters[@]}" </dev/null &
     set +m
     tests=$!
     # shellcheck disable=SC2016 # of then
