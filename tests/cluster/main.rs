@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod chart;
+mod ctl;
 mod deaths;
 mod documents;
 mod faults;
