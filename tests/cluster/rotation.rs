@@ -96,7 +96,7 @@ impl Download {
     }
 
     /// It ends well, with a profile that the Go tool reads.
-    fn is_whole(self, expected: &str) -> anyhow::Result<()> {
+    fn must_be_whole(self, expected: &str) -> anyhow::Result<()> {
         let end = self.process.finish()?;
         ensure!(end.code() == Some(0), "{}", end.err());
         let read = pprof(&self.file)?;
@@ -160,10 +160,10 @@ fn of_token_and_certificate() -> anyhow::Result<()> {
         .with_context(|| namespace.agent_log(pod.name))?;
     let refused = authority.fetch(&address, &old, "heap")?.process.finish()?;
     ensure!(refused.err().contains("401"), "{}", refused.err());
-    authority.fetch(&address, &namespace.token, "heap")?.is_whole("Type: inuse_space")?;
+    authority.fetch(&address, &namespace.token, "heap")?.must_be_whole("Type: inuse_space")?;
 
-    profile.is_whole("Type: cpu").context("the profile through the tunnel")?;
-    download.is_whole("Type: inuse_space").context("the download over TLS")?;
+    profile.must_be_whole("Type: cpu").context("the profile through the tunnel")?;
+    download.must_be_whole("Type: inuse_space").context("the download over TLS")?;
     for containers in ["initContainerStatuses", "containerStatuses"] {
         let status = &namespace.object("pod", pod.name)?["status"][containers][0];
         ensure!(status["restartCount"] == 0 && status["ready"] == true, "{status}");

@@ -1,9 +1,9 @@
 //! Looks for ways around the gate: ports of the pod where `/debug/pprof/` answers whoever connects.
 //!
 //! Once the target has answered for the first time, or after [`START_DELAY`] without an answer, and from then on every `selftest.every`, the sockets that
-//! listen in the pod's network namespace are read from `/proc/net/tcp` and `tcp6`, which needs no privilege ([`sockets`]). Each but our own is asked for
-//! pprof's index page, one after the other, by one small request ([`probe`]); one that does not speak HTTP is not asked again for as long as it listens
-//! ([`judge`]).
+//! listen in the pod's network namespace are read from `/proc/net/tcp` and `tcp6`, which needs no privilege (`sockets`). Each but our own is asked for
+//! pprof's index page, one after the other, by one small request (`probe`); one that does not speak HTTP is not asked again for as long as it listens
+//! (`judge`).
 //!
 //! What is found is a finding of the API, `goscope_bypass_found` by `reach`, and a line in the log when it is found and when it is gone: `loopback` is open
 //! to whoever may port-forward to the pod, `network` to whatever reaches the pod's address.

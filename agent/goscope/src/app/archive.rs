@@ -3,7 +3,7 @@
 //! The API on the debug listener and the metrics listener; no target, no recorder, no spool. Nothing is written to the volume, not even a lock, so it may be
 //! mounted read-only.
 //!
-//! Ready when the volume could be listed and the token files can be used. What the volume holds is counted again every [`SCAN_PERIOD`], which reads
+//! Ready when the volume could be listed and the token files can be used. What the volume holds is counted again every `SCAN_PERIOD`, which reads
 //! every `meta.json`, less often where that takes long; until the first count is done, `store` in `/api/v1/info` says so.
 
 use std::io;

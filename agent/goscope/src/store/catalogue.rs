@@ -2,7 +2,7 @@
 //! read-only and the folders of pods that are gone.
 //!
 //! Names sort by time, so a list is made of folder names alone and `meta.json` is read only of what is shown. Memory is bounded by the page, not by the
-//! volume: the names of a page are the newest of all that pass by. Everything is opened below the folder that it was seen in ([`super::volume`]), so
+//! volume: the names of a page are the newest of all that pass by. Everything is opened below the folder that it was seen in (`super::volume`), so
 //! nothing on the volume, whoever put it there, leads out of it. What is damaged, foreign or not ours to read is left alone.
 //!
 //! All of it waits for the disk.
