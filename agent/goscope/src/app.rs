@@ -58,6 +58,17 @@ use crate::{metrics, selftest, serve, token};
 
 pub mod archive;
 
+/// How the agent was started, beside its configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// By `goscope run`.
+    pub embedded: Option<Embedded>,
+    /// An app runs already, or waits in its pod for us to run: whatever is wrong with the configuration or an address, we stay, and record.
+    pub stays: bool,
+    /// Why the configuration cannot be used; then what of it could be understood holds, and the gate stays closed.
+    pub misconfigured: Option<String>,
+}
+
 /// How the agent was started by `goscope run`.
 #[derive(Clone, Debug)]
 pub struct Embedded {
@@ -66,8 +77,6 @@ pub struct Embedded {
     /// The run that the launcher began; `None` where it could not make one, and only gate and metrics are left to do.
     pub run: Option<String>,
     pub audience: Audience,
-    /// Why the configuration cannot be used; then everything else is at its default, and the gate stays closed.
-    pub misconfigured: Option<String>,
 }
 
 /// How long a listener waits for an address that another agent is about to leave.
@@ -82,22 +91,23 @@ const TARGET_PATIENCE: Duration = Duration::from_secs(3);
 /// Runs an agent until it is told to stop and has stopped.
 ///
 /// # Errors
-/// The log, the token or a listener cannot be opened. With [`Embedded`], an address that is taken is no error: recording goes on without it.
-pub async fn main(config: Config, embedded: Option<Embedded>) -> anyhow::Result<()> {
+/// The log, the token or a listener cannot be opened. Where it [`stays`](Start::stays), an address that is taken is no error: recording goes on without it.
+pub async fn main(config: Config, start: Start) -> anyhow::Result<()> {
     // Started through /proc/self/exe, it would show as "exe" in ps and top.
     rustix::thread::set_name(c"goscope").ok();
-    if let Some(embedded) = &embedded {
+    let embedded = &start.embedded;
+    if let Some(embedded) = embedded {
         std::fs::create_dir_all(&embedded.data).context("cannot make the data folder")?;
     }
     let level = process_environment(telemetry::LEVEL_VARIABLE);
     let destination = embedded.as_ref().map_or(Destination::Stderr, |e| Destination::File(&e.data));
     telemetry::init(destination, level.as_deref()).context("cannot open the log")?;
     let mut trouble = Vec::new();
-    if let Some(embedded) = &embedded {
-        if let Some(mistakes) = &embedded.misconfigured {
-            tracing::error!(error = mistakes, "configuration cannot be used");
-            trouble.push(format!("{mistakes}\n  what dies is recorded all the same; the gate stays closed"));
-        }
+    if let Some(mistakes) = &start.misconfigured {
+        tracing::error!(error = mistakes, "configuration cannot be used: what dies is recorded, the gate stays closed");
+        trouble.push(format!("{mistakes}\n  what dies is recorded all the same; the gate stays closed"));
+    }
+    if let Some(embedded) = embedded {
         let (clear, entry) = (embedded.data.join("token"), embedded.data.join("tokens.yaml"));
         // Without a token nobody gets in; what dies meanwhile is recorded all the same.
         if let Err(error) = token::keep(&clear, &entry, "me", TierSet::ALL) {
@@ -108,13 +118,15 @@ pub async fn main(config: Config, embedded: Option<Embedded>) -> anyhow::Result<
             ));
         }
     }
-    Agent::build(config, embedded).await?.run(trouble).await
+    Agent::build(config, start).await?.run(trouble).await
 }
 
 /// Everything known, nothing started.
 struct Agent {
     config: Config,
     embedded: Option<Embedded>,
+    stays: bool,
+    is_misconfigured: bool,
     notices: Notices,
     registry: Registry,
     readiness: Readiness,
@@ -124,14 +136,25 @@ struct Agent {
 }
 
 impl Agent {
-    async fn build(config: Config, embedded: Option<Embedded>) -> anyhow::Result<Self> {
+    async fn build(config: Config, start: Start) -> anyhow::Result<Self> {
+        let Start { embedded, stays, misconfigured } = start;
         let no_color = process_environment("NO_COLOR").is_some_and(|value| !value.is_empty());
         let notices = Notices::new(embedded.as_ref().map_or(Audience::Quiet, |e| e.audience), no_color);
         let registry = metrics::registry().context("cannot register metrics")?;
         let readiness = Readiness::default();
-        let mut agent =
-            Self { config, embedded, notices, registry, readiness, debug: None, metrics: None, remote: None };
-        if agent.embedded.is_none() {
+        let mut agent = Self {
+            config,
+            embedded,
+            stays,
+            is_misconfigured: misconfigured.is_some(),
+            notices,
+            registry,
+            readiness,
+            debug: None,
+            metrics: None,
+            remote: None,
+        };
+        if !agent.stays {
             agent.bind(false, &CancellationToken::new()).await?;
         }
         Ok(agent)
@@ -195,10 +218,12 @@ impl Agent {
         let (metrics_latch, gate_latch) = (self.readiness.latch("metrics"), self.readiness.latch("gate"));
         if self.embedded.is_some() {
             tasks.spawn(follow_launcher(wake_tx.clone(), stop.clone()));
+        }
+        if self.stays {
             // Not before the recorder: an address that is taken may take its time.
             self.bind(true, &stop).await?;
         }
-        let misconfigured = self.embedded.as_ref().is_some_and(|embedded| embedded.misconfigured.is_some());
+        let misconfigured = self.is_misconfigured;
         if misconfigured {
             (self.debug, self.remote) = (None, None);
         }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::process::{Signal, getpid, kill_process};
 
-use crate::app::{self, Embedded};
-use crate::config::check::{load, parse_target, process_environment};
+use crate::app::{self, Embedded, Start};
+use crate::config::check::{load, parse_target, process_environment, salvage};
 use crate::config::units::parse_duration;
-use crate::config::{Config, ENV_CONFIG, TargetAddress};
+use crate::config::{Config, ENV_CONFIG};
 use crate::notice::Audience;
 
 /// Run the gate, the recorder and the metrics beside an app
@@ -21,8 +21,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the Go process serves pprof, in place of the configured target.address
-    #[arg(long, value_name = "URL", value_parser = parse_target)]
-    target: Option<TargetAddress>,
+    #[arg(long, value_name = "URL")]
+    target: Option<String>,
     /// Started by `goscope run`: everything below --data, standard input is the launcher's doorbell
     #[arg(long, hide = true, requires = "data")]
     embedded: bool,
@@ -37,40 +37,49 @@ pub struct Args {
     lifetime: Option<Duration>,
 }
 
+/// Kubernetes sets it in every container.
+const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
+/// How often a configuration that cannot be used is looked at again.
+const REPAIR_PERIOD: Duration = Duration::from_secs(5);
+
 impl Args {
+    /// In a pod nothing that is wrong with the configuration or an address ends the agent: the app is not started before it, and would not be ready without it.
+    ///
     /// # Errors
-    /// The configuration is wrong, or a listener cannot be opened.
+    /// Elsewhere, the configuration is wrong, or a listener cannot be opened.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let mut embedded = self.data.filter(|_| self.embedded).map(|data| Embedded {
-            data,
-            run: self.run,
-            audience: self.notices,
-            misconfigured: None,
-        });
+        let embedded =
+            self.data.filter(|_| self.embedded).map(|data| Embedded { data, run: self.run, audience: self.notices });
+        // In a pod the app is not started before its sidecar has been, and does not count as ready while that is down.
+        let stays = embedded.is_some() || process_environment(IN_A_POD).is_some();
         let defaults = embedded.as_ref().map_or_else(Config::sidecar, |e| Config::embedded(&e.data));
         let path = self.config.or_else(|| process_environment(ENV_CONFIG).map(PathBuf::from));
-        let mut config = match (load(path.as_deref(), defaults.clone(), &process_environment), &mut embedded) {
-            (Ok(config), _) => config,
-            // The app runs already: its death is recorded in any case, and the gate stays closed.
-            (Err(error), Some(embedded)) => {
-                embedded.misconfigured = Some(format!("{:#}", anyhow::Error::from(error)));
-                defaults
-            }
-            (Err(error), None) => return Err(error.into()),
-        };
+        let target = self.target.as_deref().map(parse_target).transpose();
+        let (mut config, mistakes) = salvage(path.as_deref(), defaults, &process_environment);
+        let mut misconfigured = mistakes.map(anyhow::Error::from);
+        let repair = (misconfigured.is_some() && embedded.is_none() && target.is_ok()).then(|| path.clone());
+        match target {
+            Ok(Some(target)) => config.target = target,
+            Ok(None) => {}
+            Err(mistake) => misconfigured = misconfigured.or_else(|| Some(anyhow::anyhow!("--target: {mistake}"))),
+        }
+        if let Some(error) = misconfigured.take_if(|_| !stays) {
+            return Err(error);
+        }
         if let Some(embedded) = &embedded {
             config.keep_below(&embedded.data);
         }
-        if let Some(target) = self.target {
-            config.target = target;
-        }
+        let start = Start { embedded, stays, misconfigured: misconfigured.map(|error| format!("{error:#}")) };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
         let ended = runtime.block_on(async {
             if let Some(lifetime) = self.lifetime {
                 tokio::spawn(end_after(lifetime));
             }
-            app::main(config, embedded).await
+            if let Some(path) = repair {
+                tokio::spawn(end_when_usable(path));
+            }
+            app::main(config, start).await
         });
         // A volume that does not answer may hold up the thread that reads from it, but not our end.
         runtime.shutdown_background();
@@ -79,10 +88,28 @@ impl Args {
     }
 }
 
-/// Stops this process as whoever started it would.
 async fn end_after(lifetime: Duration) {
     tokio::time::sleep(lifetime).await;
     tracing::info!("the agent's time is up");
+    stop_ourselves();
+}
+
+/// Ends the agent of a pod when the configuration that it could not use can be used: the kubelet starts it again, with that.
+async fn end_when_usable(path: Option<PathBuf>) {
+    loop {
+        tokio::time::sleep(REPAIR_PERIOD).await;
+        let path = path.clone();
+        let read = move || load(path.as_deref(), Config::sidecar(), &process_environment).is_ok();
+        if tokio::task::spawn_blocking(read).await.unwrap_or(false) {
+            tracing::info!("configuration can be used now: the agent ends, to be started again");
+            stop_ourselves();
+            return;
+        }
+    }
+}
+
+/// As whoever started this process would.
+fn stop_ourselves() {
     // The process is our own.
     kill_process(getpid(), Signal::TERM).ok();
 }

@@ -60,20 +60,43 @@ pub fn load(path: Option<&Path>, defaults: Config, environment: Environment<'_>)
         .map_err(|mistakes| ConfigError::Mistakes { path: path.map(Into::into), mistakes })
 }
 
+/// As [`load`], but what can be understood holds also where something else cannot: for who goes on all the same. What is told is the first reason why
+/// the whole cannot be used.
+#[must_use]
+pub fn salvage(path: Option<&Path>, defaults: Config, environment: Environment<'_>) -> (Config, Option<ConfigError>) {
+    let read = path.map(|path| std::fs::read_to_string(path).map_err(|source| (path, source)));
+    let (text, unread) = match read.transpose() {
+        Ok(text) => (text.unwrap_or_default(), None),
+        Err((path, source)) => (String::new(), Some(ConfigError::Read { path: path.into(), source })),
+    };
+    let (config, mistakes) = lay(&text, defaults, environment);
+    let wrong = (!mistakes.is_empty()).then(|| ConfigError::Mistakes { path: path.map(Into::into), mistakes });
+    (config, unread.or(wrong))
+}
+
 /// Lays the YAML `text`, then `environment`, over `defaults`.
 ///
 /// # Errors
 /// Every mistake, each with its path and line.
 pub fn check(text: &str, defaults: Config, environment: Environment<'_>) -> Result<Config, Vec<Mistake>> {
-    let value = parse(text).map_err(|mistake| vec![mistake])?;
+    let (config, mistakes) = lay(text, defaults, environment);
+    if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+}
+
+/// What was understood, and every mistake. Of a text that is no YAML nothing is.
+fn lay(text: &str, mut config: Config, environment: Environment<'_>) -> (Config, Vec<Mistake>) {
+    let (value, unreadable) = match parse(text) {
+        Ok(value) => (Ok(value), None),
+        Err(mistake) => (parse(""), Some(mistake)),
+    };
     let mistakes = Mistakes::default();
-    let mut config = defaults;
-    {
+    if let Ok(value) = value {
         let reading = Reading { mistakes: &mistakes, environment };
         let mut file = value.walk(&mistakes);
         read(&reading, &mut file, &mut config);
     }
-    if mistakes.is_empty() { Ok(config) } else { Err(mistakes.into_vec()) }
+    let mistakes = unreadable.into_iter().chain(mistakes.into_vec()).collect();
+    (config, mistakes)
 }
 
 fn read(reading: &Reading<'_>, file: &mut Walker<'_>, config: &mut Config) {

@@ -84,3 +84,60 @@ fn it_is_ready_when_the_store_is_open_and_the_tokens_are_read() {
     terminate(&agent);
     assert!(agent.wait().expect("it ended").success());
 }
+
+/// As the kubelet starts it: an app waits for it, or is ready only with it.
+#[test]
+fn in_a_pod_a_mistake_closes_the_gate_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (debug, metrics) = (free_address(), free_address());
+    let config = folder.path().join("goscope.yaml");
+    let good = format!(
+        "intake: {{ spool: {:?} }}\nstore: {{ path: {:?} }}\ngate: {{ tokens: {{ files: [{:?}] }} }}\n",
+        folder.path().join("spool"),
+        folder.path().join("data"),
+        folder.path().join("tokens.yaml")
+    );
+    std::fs::write(&config, format!("{good}rules: 1\ntarget: {{ address: nowhere }}\n")).expect("written");
+    let start = |in_a_pod: bool| {
+        let mut agent = command(debug, metrics);
+        if in_a_pod {
+            agent.env("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+        }
+        agent.arg("agent").arg("--config").arg(&config).spawn().expect("it starts")
+    };
+
+    let (status, _, stderr) = said(start(false).wait_with_output().expect("it ended"));
+    assert_eq!(status, Some(2), "{stderr}");
+    assert!(stderr.contains("target.address") && stderr.contains("nowhere"), "{stderr}");
+
+    let agent = start(true);
+    until_readyz_says(metrics, "\r\n\r\nwaiting for: gate\n");
+    assert!(folder.path().join("data").is_dir(), "what is right in the file holds");
+    assert!(TcpStream::connect(debug).is_err(), "the gate is closed");
+    // The kubelet brings a better one.
+    std::fs::write(&config, good).expect("written");
+    let (status, _, stderr) = said(agent.wait_with_output().expect("it ended"));
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(stderr.contains("target.address") && stderr.contains("configuration can be used now"), "{stderr}");
+}
+
+#[test]
+fn in_a_pod_an_address_that_is_taken_does_not_end_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let (debug, metrics) = (taken.local_addr().expect("an address"), free_address());
+    let mut agent = command(debug, metrics);
+    agent.env("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+    agent
+        .env("GOSCOPE_INTAKE_SPOOL", folder.path().join("spool"))
+        .env("GOSCOPE_STORE_PATH", folder.path().join("data"));
+    let agent = agent.args(["agent", "--target", "nowhere"]).spawn().expect("it starts");
+    until_readyz_says(metrics, "\r\n\r\nwaiting for: gate\n");
+    terminate(&agent);
+    let (status, _, stderr) = said(agent.wait_with_output().expect("it ended"));
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(
+        stderr.contains("--target: expected an address") && stderr.contains("listener cannot be opened"),
+        "{stderr}"
+    );
+}

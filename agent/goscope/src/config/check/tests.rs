@@ -169,3 +169,25 @@ fn targets() {
     let error = parse_target("http://me:secret@example.com:1").unwrap_err();
     assert!(!error.contains("secret"), "{error}");
 }
+
+#[test]
+fn what_can_be_understood_holds_for_who_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("goscope.yaml");
+    let environment = |name: &str| (name == "GOSCOPE_LISTEN_METRICS").then(|| "127.0.0.1:1".to_owned());
+    let salvaged = |text: Option<&str>| {
+        drop(std::fs::remove_file(&path));
+        text.iter().for_each(|text| std::fs::write(&path, text).unwrap());
+        let (config, error) = salvage(Some(&path), Config::sidecar(), &environment);
+        assert_eq!(config.listen.metrics.port(), 1, "the environment holds in any case");
+        (config.store.max_bytes, error.map(|error| error.to_string()))
+    };
+    let default = Config::sidecar().store.max_bytes;
+    assert_eq!(salvaged(Some("store: { maxBytes: 1MiB }")), (1 << 20, None));
+    let (bytes, error) = salvaged(Some("store: { maxBytes: 1MiB, maxAge: never }\ntarget: { address: x }"));
+    assert!(bytes == 1 << 20 && error.is_some_and(|error| error.contains("2 mistakes")));
+    let (bytes, error) = salvaged(Some("store: { maxBytes: 1MiB"));
+    assert!(bytes == default && error.is_some_and(|error| error.contains("not valid YAML")));
+    let (bytes, error) = salvaged(None);
+    assert!(bytes == default && error.is_some_and(|error| error.contains("cannot read")));
+}
