@@ -266,25 +266,42 @@ async fn the_api_has_limits_of_its_own() {
 }
 
 #[tokio::test]
-async fn guessing_is_as_slow_as_at_the_gate() {
-    let door = Door::open([Tier::Basic].into_iter().collect(), |config| config.gate.per_source = tight("1/m", 1));
+async fn wrong_credentials_are_slowed_down_and_shut_nobody_out() {
+    let door = Door::open([Tier::Basic].into_iter().collect(), |config| {
+        config.gate.per_source = tight("1/m", 1);
+        config.gate.api = tight("1/m", 4);
+    });
     let api = Api::new(door.admission.clone(), hello());
-    let guess = || {
-        let wrong = Token::generate().unwrap();
+    let wrong = |token: &str| {
         let request = Request::builder().uri("/api/v1/info").header("host", "localhost");
-        request.header("x-debug-token", wrong.reveal()).body(AxumBody::empty()).unwrap()
+        request.header("x-debug-token", token).body(AxumBody::empty()).unwrap()
     };
-    // A tier that is missing is no guess.
+    let guess = || wrong(Token::generate().unwrap().reveal());
+    // A tier that is missing is no wrong credential.
     for _ in 0..3 {
         assert_eq!(get_from(&api, &door, "/api/v1/incidents").await.problem(), (403, "tier_missing".into()));
     }
     assert_eq!(ask(&api, guess()).await.problem(), (401, "bad_credential".into()));
-    assert_eq!(ask(&api, guess()).await.problem(), (401, "bad_credential".into()));
-    assert_eq!(ask(&api, guess()).await.problem(), (429, "source_limit".into()));
-    // Nor does the right one get in before its time: otherwise the limit would be none.
-    let told = get_from(&api, &door, "/api/v1/info").await;
-    assert_eq!(told.problem(), (429, "source_limit".into()));
-    assert!(told.json()["detail"].as_str().unwrap().starts_with("too many wrong credentials from this address"));
+    assert_eq!(ask(&api, wrong("x")).await.problem(), (401, "bad_credential".into()));
+    // More than the limit of the source would let through, which they do not use up.
+    for _ in 0..10 {
+        let told = ask(&api, guess()).await;
+        assert_eq!(told.problem(), (429, "source_limit".into()));
+        assert!(told.header("retry-after").is_some());
+        let detail = told.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with("too many wrong credentials from this address"), "{detail}");
+    }
+    for _ in 0..2 {
+        assert_eq!(get_from(&api, &door, "/api/v1/info").await.status, 200, "from the same address");
+    }
+    assert_eq!(get_from(&api, &door, "/api/v1/info").await.problem(), (429, "source_limit".into()));
+    let metrics = crate::metrics::encode(&door.registry).unwrap();
+    for line in [
+        r#"goscope_gate_limits_total{limit="api_failures",verdict="passed"} 2"#,
+        r#"goscope_gate_limits_total{limit="api_failures",verdict="rejected"} 10"#,
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
 }
 
 #[test]

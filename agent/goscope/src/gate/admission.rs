@@ -4,8 +4,9 @@
 //! checked before any is charged. What a request asks for, and so which tier it needs, the door in front has read already.
 //!
 //! Each [`Surface`] has limits of its own, because a page or `goscope ctl` asks the API several times a second and must not use up what is meant
-//! for profiles. At the gate a wrong credential is charged like every other request. The API's limits are too wide to make guessing slow, so there each
-//! wrong credential is also charged to a third limit, as narrow as `gate.limits.perSource`; a source that is over it is not even asked for its credential.
+//! for profiles. At the gate a wrong credential is charged like every other request. At the API it is charged to a third limit instead, as narrow as
+//! `gate.limits.perSource`, and a source that is over it gets 429 for each further wrong one. The right ones pass all the same: over a port-forward all
+//! clients have one address, and one of them with an old token must not shut out the others. Against guessing stands how random a token is, not a limit.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -165,21 +166,19 @@ impl Admission {
         };
         let by_source = pair.sources.check(&trail.source, now_ms);
         let source_delay = self.heed(of_source, by_source, trail)?;
-        if surface == Surface::Api {
-            let by_failures = failures.check(&trail.source, now_ms);
-            self.heed(LimitOf::ApiFailures, by_failures, trail)?;
-        }
         let permitted = self.identify(&parts.headers, now).and_then(|identity| {
             let verdict = permit::permit(trail.source, &inner.config.allow, &identity.entry, tier);
             trail.identity = Some(identity);
             verdict
         });
         if let Err(refusal) = permitted {
-            if source_delay.is_some() {
-                pair.sources.charge(&trail.source, now_ms);
-            }
             if surface == Surface::Api && refusal.code.status() == StatusCode::UNAUTHORIZED {
-                failures.charge(&trail.source, now_ms);
+                let by_failures = failures.check(&trail.source, now_ms);
+                if self.heed(LimitOf::ApiFailures, by_failures, trail)?.is_some() {
+                    failures.charge(&trail.source, now_ms);
+                }
+            } else if source_delay.is_some() {
+                pair.sources.charge(&trail.source, now_ms);
             }
             return Err(refusal);
         }
