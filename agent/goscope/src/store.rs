@@ -40,6 +40,7 @@ use plan::Entry;
 pub use plan::Reason;
 use staging::StagingFolder;
 pub use staging::{Staged, StagedFile};
+use volume::Folder;
 
 /// The folder of incidents.
 pub const INCIDENTS: &str = "incidents";
@@ -196,9 +197,10 @@ impl Store {
     /// The folder of all kinds cannot be read.
     pub fn locate(&self, id: &ArtifactId) -> Result<Option<(String, PathBuf)>, StoreError> {
         let locate = || {
+            let root = Folder::open(&self.0.root)?;
             for kind in kinds(&self.0.root)? {
-                let folder = self.folder(&kind).join(id.as_str());
-                if folder.join(META).is_file() {
+                if artifact(&root, &kind, id)?.is_some_and(|folder| folder.file(META).is_ok()) {
+                    let folder = self.folder(&kind).join(id.as_str());
                     return Ok(Some((kind, folder)));
                 }
             }
@@ -287,7 +289,7 @@ impl Store {
         let Some((kind, folder)) = self.locate(id)? else { return Ok(false) };
         let change = |source| StoreError::Change { id: id.clone(), source };
         let path = folder.join(META);
-        let mut meta = read_meta(&path).map_err(change)?;
+        let mut meta = self.meta(&kind, id).map_err(change)?;
         if meta.pinned != pinned {
             meta.pinned = pinned;
             self.0.staging.exchange(&path, &meta).map_err(change)?;
@@ -307,8 +309,8 @@ impl Store {
         let change = |source| StoreError::Change { id: id.clone(), source };
         let aside = {
             let _one_at_a_time = self.changing();
-            let Some((kind, folder)) = self.locate(id)? else { return Ok(Deletion::Absent) };
-            if read_meta(&folder.join(META)).map_err(change)?.pinned {
+            let Some((kind, _)) = self.locate(id)? else { return Ok(Deletion::Absent) };
+            if self.meta(&kind, id).map_err(change)?.pinned {
                 return Ok(Deletion::Pinned);
             }
             let Some(aside) = self.set_aside(id, &kind).map_err(change)? else { return Ok(Deletion::Absent) };
@@ -318,6 +320,10 @@ impl Store {
         };
         fs::remove_dir_all(aside).map_err(change)?;
         Ok(Deletion::Deleted)
+    }
+
+    fn meta(&self, kind: &str, id: &ArtifactId) -> io::Result<Meta> {
+        read_meta(artifact(&Folder::open(&self.0.root)?, kind, id)?)
     }
 
     /// Takes an artifact out of sight and out of the inventory; what is left to do is to delete the folder that is returned. `None` where it was gone
@@ -354,12 +360,16 @@ impl Store {
 /// Every artifact below `root`, by time.
 fn scan(root: &Path) -> io::Result<Vec<Entry>> {
     let mut inventory = Vec::new();
+    let open_root = Folder::open(root)?;
     for kind in kinds(root)? {
-        for entry in fs::read_dir(root.join(&kind))? {
-            let entry = entry?;
-            let Some(id) = entry.file_name().to_str().and_then(ArtifactId::parse) else { continue };
-            let Ok(meta) = read_meta(&entry.path().join(META)) else {
-                tracing::warn!(path = %entry.path().display(), "folder without a readable meta.json is left alone");
+        // Gone in the meantime.
+        let Some(folder) = open_root.folder(&kind)? else { continue };
+        for name in folder.names()? {
+            let name = name?;
+            let Some(id) = ArtifactId::parse(&name) else { continue };
+            let Ok(meta) = folder.folder(&name).and_then(read_meta) else {
+                let path = root.join(&kind).join(&name);
+                tracing::warn!(path = %path.display(), "folder without a readable meta.json is left alone");
                 continue;
             };
             inventory.push(Entry::new(id, kind.clone(), &meta));
@@ -386,11 +396,14 @@ fn kinds(root: &Path) -> io::Result<Vec<String>> {
 /// Bytes of a `meta.json` that are read.
 const META_BYTES_MAX: u64 = 64 << 10;
 
-fn read_meta(path: &Path) -> io::Result<Meta> {
-    use io::Read as _;
-    let mut text = Vec::new();
-    fs::File::open(path)?.take(META_BYTES_MAX).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
+/// The folder of an artifact, which no symbolic link leads out of the store; `None` where there is none.
+fn artifact(root: &Folder, kind: &str, id: &ArtifactId) -> io::Result<Option<Folder>> {
+    root.folder(kind)?.map_or(Ok(None), |folder| folder.folder(id.as_str()))
+}
+
+fn read_meta(folder: Option<Folder>) -> io::Result<Meta> {
+    let folder = folder.ok_or(io::ErrorKind::NotFound)?;
+    Ok(serde_json::from_slice(&folder.meta()?)?)
 }
 
 #[cfg(test)]

@@ -102,6 +102,48 @@ fn foreign_folders_are_left_alone() {
 }
 
 #[test]
+fn what_others_put_in_the_place_of_a_meta_json_is_not_opened() {
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&config(dir.path()));
+    let whole = put(&store, &id(1), b"whole");
+    let incidents = store.folder(INCIDENTS);
+    drop(store);
+    let folder = |second| {
+        let folder = incidents.join(id(second).as_str());
+        fs::create_dir(&folder).unwrap();
+        folder
+    };
+    mkfifoat(CWD, folder(2).join(META), Mode::RUSR | Mode::WUSR).unwrap();
+    // An artifact that is one, but elsewhere: by a file, by its folder, and by that of its kind.
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let there = outside.join(id(4).as_str());
+    fs::rename(&whole, &there).unwrap();
+    symlink(there.join(META), folder(3).join(META)).unwrap();
+    symlink(&there, incidents.join(id(4).as_str())).unwrap();
+    symlink(&outside, dir.path().join("pod-1/heap")).unwrap();
+
+    // By a thread, because a FIFO would be waited for without end.
+    let (told, heard) = std::sync::mpsc::channel();
+    let config = config(dir.path());
+    std::thread::spawn(move || {
+        let store = open(&config);
+        let done: Vec<_> = [2, 3, 4]
+            .map(|n| (store.locate(&id(n)).unwrap(), store.pin(&id(n), true).unwrap(), store.delete(&id(n)).unwrap()))
+            .into();
+        told.send((store.holding().artifacts, done)).unwrap();
+    });
+    let (artifacts, done) = heard.recv_timeout(Duration::from_secs(20)).expect("the store opens");
+    assert_eq!(artifacts, 0);
+    assert!(done.iter().all(|done| *done == (None, false, Deletion::Absent)), "{done:?}");
+    assert!(there.join(META).is_file() && there.join("stderr.txt").is_file());
+}
+
+#[test]
 fn the_new_artifact_is_there_before_the_old_one_goes() {
     let dir = tempfile::tempdir().unwrap();
     let mut tight = config(dir.path());
