@@ -5,7 +5,8 @@
 //! written to a staging folder as it comes: what is not whole is never in the store, and whatever its length, memory holds a few
 //! pieces of 64 KiB. Text and traces are compressed here, profiles are by Go; all are `content.gz`.
 //!
-//! Whoever asked may hang up: the capture goes on. Cancelled, it drops the connection, and Go ends the profile. A profile that somebody takes through the
+//! Whoever asked may hang up: the capture goes on. Who cancels takes back a request of their own; the last of those that joined ends it, and so does an
+//! admin. Cancelled, it drops the connection, and Go ends the profile. A profile that somebody takes through the
 //! gate at the same time is none of ours: Go refuses the second one, which is asked for again for two seconds and then fails with Go's own words.
 //!
 //! Limits: [`book::QUEUED_MAX`], [`book::REMEMBERED_MAX`], [`CAPTURE_BYTES_MAX`], `gate.caps` where the request is read. Metrics: `goscope_captures_*`.
@@ -28,7 +29,7 @@ use crate::store::depot::Depot;
 use crate::store::meta::Trigger;
 use crate::target::profile::{Profile, Route};
 use crate::target::upstream::Upstream;
-use book::{Book, Cancel, End, Full, Operation, Taken};
+use book::{Book, Cancel, Canceller, End, Full, Operation, Taken};
 use metrics::CollectMetrics;
 use take::Place;
 
@@ -85,6 +86,15 @@ pub enum Refused {
     Full,
     #[error("the agent is stopping")]
     Stopping,
+}
+
+/// Why nothing is cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotCancelled {
+    #[error("no capture of that name is known")]
+    Unknown,
+    #[error("others asked for this capture; they or a token with the tier admin can cancel it")]
+    Foreign,
 }
 
 /// Takes captures; clones share it.
@@ -171,11 +181,15 @@ impl Collector {
         self.desk().book.find(id).cloned()
     }
 
-    /// Cancels a capture and waits, within bounds, until it is gone from the target; returns how it ended. One that had ended stays as it is.
-    pub async fn cancel(&self, id: &ArtifactId) -> Option<Operation> {
+    /// Takes back one request for a capture. The last one cancels it, and waits, within bounds, until it is gone from the target; returns how far it is
+    /// then. One that had ended stays as it is.
+    ///
+    /// # Errors
+    /// None of that name is remembered, or it is none of theirs.
+    pub async fn cancel(&self, id: &ArtifactId, by: Canceller<'_>) -> Result<Operation, NotCancelled> {
         let cancel = {
             let mut desk = self.desk();
-            let cancel = desk.book.cancel(id, Timestamp::now())?;
+            let cancel = desk.book.cancel(id, by, Timestamp::now()).ok_or(NotCancelled::Unknown)?;
             if let (Cancel::Tell(_), Some(cut)) = (&cancel, desk.cuts.get(id)) {
                 cut.cancel();
             }
@@ -183,14 +197,15 @@ impl Collector {
             cancel
         };
         match cancel {
-            Cancel::Late(operation) => Some(operation),
+            Cancel::Foreign => Err(NotCancelled::Foreign),
+            Cancel::Late(operation) | Cancel::Left(operation) => Ok(operation),
             Cancel::Done(operation) => {
                 self.tell_end(&operation);
-                Some(operation)
+                Ok(operation)
             }
             Cancel::Tell(_) => {
                 drop(tokio::time::timeout(CANCEL_PATIENCE, self.ended(id)).await);
-                self.find(id)
+                self.find(id).ok_or(NotCancelled::Unknown)
             }
         }
     }

@@ -1,7 +1,8 @@
 //! `/api/v1/captures`: begin a capture, see how far it is, cancel it.
 //!
 //! The token needs the tier `capture` and also the one of the profile: nobody gets by a capture what the gate would refuse. What may be asked for and how
-//! long is read by the same code as at the gate, so a request over a cap is refused in the same words. A capture goes on when its client hangs up.
+//! long is read by the same code as at the gate, so a request over a cap is refused in the same words. A capture goes on when its client hangs up. Who
+//! joined one cancels for themselves alone: it ends with the last of them, or when an admin says so.
 
 use std::sync::Arc;
 
@@ -17,14 +18,15 @@ use serde::{Deserialize, Serialize};
 use super::problem::Problem;
 use super::query::Query;
 use super::{Caller, answer, body};
-use crate::collect::book::{End, Operation, State as Course};
-use crate::collect::{self, Collector, KINDS, Refused, Request};
+use crate::collect::book::{Canceller, End, Operation, State as Course};
+use crate::collect::{self, Collector, KINDS, NotCancelled, Refused, Request};
 use crate::config::Caps;
 use crate::gate::refuse::{Code, Refusal};
 use crate::gate::route::query_of;
 use crate::model::ArtifactId;
 use crate::store::meta::Trigger;
 use crate::target::profile::Route;
+use crate::token::tier::Tier;
 
 /// Characters of a reason.
 const REASON_CHARS_MAX: usize = 500;
@@ -88,11 +90,22 @@ async fn show(State(captures): State<Arc<Captures>>, Path(id): Path<String>, uri
     told(StatusCode::OK, &operation)
 }
 
-async fn cancel(State(captures): State<Arc<Captures>>, Path(id): Path<String>, uri: Uri) -> Result<Response, Problem> {
+async fn cancel(
+    State(captures): State<Arc<Captures>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, Problem> {
     Query::read(uri.query(), &[])?;
     let id = ArtifactId::parse(&id).ok_or_else(unknown)?;
-    let operation = captures.collector.cancel(&id).await.ok_or_else(unknown)?;
-    told(if operation.has_ended() { StatusCode::OK } else { StatusCode::ACCEPTED }, &operation)
+    let by = Canceller { name: caller.name(), is_admin: caller.entry().tiers.contains(Tier::Admin) };
+    let operation = captures.collector.cancel(&id, by).await.map_err(|error| match error {
+        NotCancelled::Unknown => unknown(),
+        NotCancelled::Foreign => Refusal::new(Code::NotYours, error.to_string()),
+    })?;
+    // Accepted is what is still being cut.
+    let is_done = operation.has_ended() || operation.wanted() > 0;
+    told(if is_done { StatusCode::OK } else { StatusCode::ACCEPTED }, &operation)
 }
 
 fn unknown() -> Refusal {
@@ -142,6 +155,8 @@ struct Document<'a> {
     kind: &'static str,
     state: &'static str,
     requested_by: &'a str,
+    /// Requests that want it, the first one too, without those that were taken back.
+    joined: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     /// RFC 3339, UTC, as the others.
@@ -166,7 +181,7 @@ struct Document<'a> {
 
 impl<'a> Document<'a> {
     fn new(operation: &'a Operation) -> Self {
-        let Operation { id, request, created, state } = operation;
+        let Operation { id, request, created, state, .. } = operation;
         let (state, started, ended, end) = match state {
             Course::Queued => ("queued", None, None, None),
             Course::Running { started } => ("running", Some(started), None, None),
@@ -192,6 +207,7 @@ impl<'a> Document<'a> {
             kind: request.route.profile.name(),
             state,
             requested_by: &request.requested_by,
+            joined: operation.wanted(),
             reason: request.reason.as_deref(),
             created: created.to_string(),
             started: started.map(ToString::to_string),
@@ -224,20 +240,26 @@ mod tests {
     use crate::config::{Config, LimitConfig};
     use crate::store::depot::Depot;
     use crate::store::metrics::StoreMetrics;
-    use crate::token::tier::{Tier, TierSet};
+    use crate::token::tier::TierSet;
 
     /// Nothing is begun here: nobody runs the collector.
-    fn open(tiers: TierSet) -> (Api, Door) {
-        let door = Door::open(tiers, |config| {
-            config.gate.api =
-                LimitConfig { rate_per_kilosecond: 1_000_000, burst: 1000, nodelay: true, dry_run: false };
-        });
+    fn captures() -> Captures {
         let registry = Registry::new();
         let depot = Depot::new(StoreMetrics::register(&registry).unwrap());
         let metrics = CollectMetrics::register(&registry).unwrap();
         let Config { target, gate, .. } = Config::sidecar();
-        let collector = Collector::new(target, depot, "pod-1".into(), None, metrics);
-        let captures = Captures { collector, caps: gate.caps };
+        Captures { collector: Collector::new(target, depot, "pod-1".into(), None, metrics), caps: gate.caps }
+    }
+
+    fn open(tiers: TierSet) -> (Api, Door) {
+        open_to(captures(), tiers)
+    }
+
+    fn open_to(captures: Captures, tiers: TierSet) -> (Api, Door) {
+        let door = Door::open(tiers, |config| {
+            let wide = LimitConfig { rate_per_kilosecond: 1_000_000, burst: 1000, nodelay: true, dry_run: false };
+            (config.gate.per_source, config.gate.per_identity, config.gate.api) = (wide, wide, wide);
+        });
         (Api::new(door.admission.clone(), router(captures)), door)
     }
 
@@ -263,14 +285,39 @@ mod tests {
         assert_eq!(path, format!("/api/v1/captures/{}", state["id"].as_str().unwrap()));
         let joined = post(&api, &door, &json!({ "kind": "profile", "seconds": 5 })).await;
         assert_eq!((joined.status, joined.header("location")), (202, Some(path.as_str())));
-        assert_eq!(get_from(&api, &door, &path).await.json(), state);
+        let both = get_from(&api, &door, &path).await.json();
+        assert_eq!((&state["joined"], &both["joined"]), (&json!(1), &json!(2)));
         let cancelled = ask(&api, door.request("DELETE", &path).body(AxumBody::empty()).unwrap()).await;
-        assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")));
+        assert_eq!((cancelled.status, &cancelled.json()["state"]), (200, &json!("cancelled")), "an admin ends it");
         let after = get_from(&api, &door, &path).await.json();
         assert!(
             after["state"] == "cancelled" && after["ended"].is_string() && after.get("started").is_none(),
             "{after}"
         );
+    }
+
+    #[tokio::test]
+    async fn who_is_no_admin_cancels_for_themselves() {
+        let (captures, tiers) = (captures(), [Tier::Capture, Tier::Basic].into_iter().collect());
+        let (api, door) = open_to(captures.clone(), tiers);
+        let begun = post(&api, &door, &json!({ "kind": "heap" })).await;
+        let path = begun.header("location").unwrap().to_owned();
+        let delete = async || ask(&api, door.request("DELETE", &path).body(AxumBody::empty()).unwrap()).await;
+        let ask_as = |name: &str, debug| Request {
+            route: query_of(collect::kind("heap").unwrap(), debug, &captures.caps).unwrap(),
+            trigger: Trigger::Api,
+            requested_by: name.to_owned(),
+            reason: None,
+        };
+        assert!(captures.collector.submit(ask_as("bob", "")).unwrap().joined);
+        let left = delete().await;
+        let state = left.json();
+        assert_eq!((left.status, &state["state"], &state["joined"]), (200, &json!("queued"), &json!(1)));
+        assert_eq!(get_from(&api, &door, &path).await.json(), state);
+        let others = captures.collector.submit(ask_as("bob", "debug=1")).unwrap().operation.id;
+        let request = door.request("DELETE", &format!("/api/v1/captures/{others}")).body(AxumBody::empty()).unwrap();
+        assert_eq!(ask(&api, request).await.problem(), (403, "not_yours".into()));
+        assert!(!captures.collector.find(&others).unwrap().has_ended());
     }
 
     #[tokio::test]
@@ -354,8 +401,9 @@ mod tests {
                 json!({ "state": "failed", "started": "2023-11-14T22:13:21Z", "ended": "2023-11-14T22:13:22Z", "error": "no space" }),
             ),
         ] {
-            let operation = Operation { id: id.clone(), request: request.clone(), created: at(0), state };
-            let mut known = json!({ "id": id.as_str(), "kind": "heap", "requested_by": "alice", "created": "2023-11-14T22:13:20Z", "debug": 1 });
+            let wanted_by = [("alice".to_owned(), 2)].into();
+            let operation = Operation { id: id.clone(), request: request.clone(), created: at(0), state, wanted_by };
+            let mut known = json!({ "id": id.as_str(), "kind": "heap", "requested_by": "alice", "joined": 2, "created": "2023-11-14T22:13:20Z", "debug": 1 });
             known.as_object_mut().unwrap().append(&mut expected.as_object().unwrap().clone());
             assert_eq!(serde_json::to_value(Document::new(&operation)).unwrap(), known);
         }

@@ -1,6 +1,6 @@
 //! The captures that are wanted, under way and done: pure. Times and identifiers come in, decisions go out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 
@@ -21,6 +21,9 @@ pub struct Operation {
     pub request: Request,
     pub created: Timestamp,
     pub state: State,
+    /// By the name of who asked: how many of their requests want it still. Whoever has taken all of theirs back stands here with zero. Names are those of
+    /// tokens, so there are as many as tokens at most.
+    pub wanted_by: BTreeMap<String, u32>,
 }
 
 /// How far a capture is.
@@ -90,6 +93,15 @@ pub struct Taken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
+/// Who cancels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canceller<'a> {
+    /// The name under which they asked for it.
+    pub name: &'a str,
+    /// May end what others want.
+    pub is_admin: bool,
+}
+
 /// What a cancellation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cancel {
@@ -99,6 +111,10 @@ pub enum Cancel {
     Tell(Operation),
     /// It had ended already.
     Late(Operation),
+    /// Others want it still, and it goes on for them.
+    Left(Operation),
+    /// It is none of theirs, and nothing was done.
+    Foreign,
 }
 
 /// All captures that are known, in the order of their requests.
@@ -108,19 +124,23 @@ pub struct Book {
 }
 
 impl Book {
-    /// Takes a request: joins the one that asks the target for the same and has not ended, or queues a new one under the name `id`.
+    /// Takes a request: joins the one that asks the target for the same, has not ended and is not being cut, or queues a new one under the name `id`.
     ///
     /// # Errors
     /// Too many wait.
     pub fn submit(&mut self, request: Request, id: ArtifactId, now: Timestamp) -> Result<Taken, Full> {
-        let same = |known: &&Operation| !known.has_ended() && known.request.route == request.route;
-        if let Some(known) = self.operations.iter().find(same) {
+        let same =
+            |known: &&mut Operation| !known.has_ended() && known.wanted() > 0 && known.request.route == request.route;
+        if let Some(known) = self.operations.iter_mut().find(same) {
+            let wanted = known.wanted_by.entry(request.requested_by).or_default();
+            *wanted = wanted.saturating_add(1);
             return Ok(Taken { operation: known.clone(), joined: true });
         }
         if self.queued() >= QUEUED_MAX {
             return Err(Full);
         }
-        let operation = Operation { id, request, created: now, state: State::Queued };
+        let wanted_by = BTreeMap::from([(request.requested_by.clone(), 1)]);
+        let operation = Operation { id, request, created: now, state: State::Queued, wanted_by };
         self.operations.push_back(operation.clone());
         Ok(Taken { operation, joined: false })
     }
@@ -145,9 +165,18 @@ impl Book {
         self.forget();
     }
 
-    /// Cancels one; `None` where there is none of that name.
-    pub fn cancel(&mut self, id: &ArtifactId, now: Timestamp) -> Option<Cancel> {
+    /// Takes back one request of whoever cancels; the last one ends the capture, and so does an admin at once. `None` where there is none of that name.
+    pub fn cancel(&mut self, id: &ArtifactId, by: Canceller<'_>, now: Timestamp) -> Option<Cancel> {
         let operation = self.operations.iter_mut().find(|o| o.id == *id)?;
+        if !by.is_admin && !operation.wanted_by.contains_key(by.name) {
+            return Some(Cancel::Foreign);
+        }
+        if !operation.has_ended() {
+            operation.take_back(by);
+            if operation.wanted() > 0 {
+                return Some(Cancel::Left(operation.clone()));
+            }
+        }
         let cancel = match operation.state {
             State::Queued => {
                 operation.end(End::Cancelled, now);
@@ -203,6 +232,20 @@ impl Operation {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended { .. })
+    }
+
+    /// How many requests want it. Zero of one that has not ended: it is being cut.
+    #[must_use]
+    pub fn wanted(&self) -> u64 {
+        self.wanted_by.values().map(|wanted| u64::from(*wanted)).sum()
+    }
+
+    fn take_back(&mut self, by: Canceller<'_>) {
+        if by.is_admin {
+            self.wanted_by.values_mut().for_each(|wanted| *wanted = 0);
+        } else if let Some(wanted) = self.wanted_by.get_mut(by.name) {
+            *wanted = wanted.saturating_sub(1);
+        }
     }
 
     fn is_running(&self) -> bool {

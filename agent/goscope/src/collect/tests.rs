@@ -17,6 +17,9 @@ const PROFILE: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\
 const BUSY: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nX-Go-Pprof: 1\r\nContent-Length: 61\r\n\r\nCould not enable CPU profiling: cpu profiling already in use\n";
 /// How long something may take that is bound to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Who asks for everything here.
+const ALICE: Canceller<'_> = Canceller { name: "alice", is_admin: false };
+const ADMIN: Canceller<'_> = Canceller { name: "root", is_admin: true };
 
 /// A target that answers one connection after the other with these bytes, and all further ones with the last of them; it keeps those waiting that get
 /// nothing. It tells the paths it was asked for and how many wait still.
@@ -263,14 +266,37 @@ async fn a_cancelled_capture_leaves_the_target_and_makes_room() {
     target.until("the first is asked for", |seen| seen.paths.len() == 1).await;
     assert!(world.has_series("goscope_captures_running 1") && world.has_series("goscope_captures_queued 1"));
     assert!(world.collector.submit(request(Profile::Cpu, Some(1))).unwrap().joined);
-    let ended = world.collector.cancel(&first).await.unwrap();
+    let ended = world.collector.cancel(&first, ADMIN).await.unwrap();
     assert!(matches!(ended.state, State::Ended { started: Some(_), end: End::Cancelled, .. }), "{ended:?}");
     target.until("the second is asked for, and alone", |seen| seen.paths.len() == 2 && seen.open == 1).await;
     assert_eq!(target.paths(), ["/debug/pprof/profile?seconds=1", "/debug/pprof/profile?seconds=2"]);
-    assert!(world.collector.cancel(&second).await.unwrap().has_ended());
+    assert!(world.collector.cancel(&second, ALICE).await.unwrap().has_ended());
     target.until("nobody waits", |seen| seen.open == 0).await;
-    assert!(world.is_empty() && world.collector.cancel(&ArtifactId::new(Timestamp::now(), "x")).await.is_none());
+    let nothing = world.collector.cancel(&ArtifactId::new(Timestamp::now(), "x"), ADMIN).await;
+    assert!(world.is_empty() && nothing == Err(NotCancelled::Unknown), "{nothing:?}");
     assert!(world.has_series(r#"goscope_captures_total{kind="profile",result="cancelled",trigger="api"} 2"#));
+}
+
+#[tokio::test]
+async fn a_capture_goes_on_for_those_who_did_not_cancel() {
+    let target = target(b"").await;
+    let world = world(target.address);
+    world.open_store();
+    let id = world.collector.submit(request(Profile::Cpu, Some(1))).unwrap().operation.id;
+    let mut by_bob = request(Profile::Cpu, Some(1));
+    by_bob.requested_by = "bob".into();
+    assert!(world.collector.submit(by_bob).unwrap().joined);
+    target.until("it is asked for", |seen| seen.paths.len() == 1).await;
+    let eve = Canceller { name: "eve", is_admin: false };
+    assert_eq!(world.collector.cancel(&id, eve).await, Err(NotCancelled::Foreign));
+    for _ in 0..2 {
+        let left = world.collector.cancel(&id, ALICE).await.unwrap();
+        assert!(!left.has_ended() && left.wanted() == 1, "{left:?}");
+    }
+    let bob = Canceller { name: "bob", is_admin: false };
+    assert!(world.collector.cancel(&id, bob).await.unwrap().has_ended());
+    target.until("nobody waits", |seen| seen.open == 0).await;
+    assert_eq!(world.end_of(&id).await, End::Cancelled);
 }
 
 #[tokio::test]
@@ -296,7 +322,7 @@ async fn a_capture_is_cancelled_in_the_middle_of_its_answer() {
         }
     };
     tokio::time::timeout(PATIENCE, begun).await.expect("the writer begins");
-    world.collector.cancel(&id).await.unwrap();
+    world.collector.cancel(&id, ALICE).await.unwrap();
     assert_eq!(world.end_of(&id).await, End::Cancelled);
     assert!(world.is_empty());
     // The request, then the end: the target knows that nobody waits.

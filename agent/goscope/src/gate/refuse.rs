@@ -67,6 +67,8 @@ pub enum Code {
     Stopping,
     /// Too many are reading the volume at this moment.
     Busy,
+    /// Somebody else asked for it.
+    NotYours,
     /// It cannot be deleted before its pin is taken away.
     Pinned,
     /// The store could not be opened yet.
@@ -129,6 +131,7 @@ impl Code {
             Self::CapturesFull => ("captures_full", 429),
             Self::Stopping => ("stopping", 503),
             Self::Busy => ("busy", 503),
+            Self::NotYours => ("not_yours", 403),
             Self::Pinned => ("pinned", 409),
             Self::StoreClosed => ("store_closed", 503),
             Self::VolumeFailed => ("volume_failed", 500),

@@ -4,6 +4,8 @@ use super::*;
 use crate::store::meta::Trigger;
 use crate::target::profile::{Route, Seconds};
 
+const ALICE: Canceller<'_> = Canceller { name: "alice", is_admin: false };
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
 }
@@ -86,12 +88,55 @@ fn what_waits_is_cancelled_at_once_and_what_runs_is_told() {
     let mut book = Book::default();
     let [running, waiting] = [1, 2].map(|n| submit(&mut book, nth(Profile::Cpu, n), n));
     book.start(at(1)).unwrap();
-    assert!(matches!(book.cancel(&waiting, at(2)), Some(Cancel::Done(o)) if o.has_ended()));
+    assert!(matches!(book.cancel(&waiting, ALICE, at(2)), Some(Cancel::Done(o)) if o.has_ended()));
     assert!(
-        matches!(book.cancel(&waiting, at(3)), Some(Cancel::Late(o)) if o.state == State::Ended { started: None, ended: at(2), end: End::Cancelled })
+        matches!(book.cancel(&waiting, ALICE, at(3)), Some(Cancel::Late(o)) if o.state == State::Ended { started: None, ended: at(2), end: End::Cancelled })
     );
-    assert!(matches!(book.cancel(&running, at(3)), Some(Cancel::Tell(o)) if !o.has_ended()));
-    assert_eq!(book.cancel(&id(7), at(3)), None);
+    assert!(matches!(book.cancel(&running, ALICE, at(3)), Some(Cancel::Tell(o)) if !o.has_ended()));
+    assert_eq!(book.cancel(&id(7), ALICE, at(3)), None);
+}
+
+/// Who asks for a capture that runs, one after the other.
+type Askers = &'static [&'static str];
+/// Who cancels it, one after the other, and what that does: `left`, `tell` or `foreign`. `admin` is one.
+type Cancels = &'static [(&'static str, &'static str)];
+
+#[test]
+fn only_the_last_of_those_who_want_it_or_an_admin_ends_it() {
+    let table: [(Askers, Cancels); 6] = [
+        (&["alice"], &[("alice", "tell")]),
+        (&["alice"], &[("bob", "foreign"), ("admin", "tell")]),
+        (&["alice", "bob"], &[("alice", "left"), ("alice", "left"), ("eve", "foreign"), ("bob", "tell")]),
+        (&["alice", "bob"], &[("bob", "left"), ("alice", "tell"), ("alice", "tell"), ("bob", "tell")]),
+        (&["alice", "alice"], &[("alice", "left"), ("alice", "tell")]),
+        (&["alice", "bob", "bob"], &[("bob", "left"), ("admin", "tell")]),
+    ];
+    for (askers, cancels) in table {
+        let mut book = Book::default();
+        for name in askers {
+            let mut request = request(Profile::Heap, None);
+            request.requested_by = (*name).to_owned();
+            book.submit(request, id(1), at(0)).unwrap();
+        }
+        book.start(at(1)).unwrap();
+        assert_eq!(book.find(&id(1)).unwrap().wanted(), askers.len() as u64);
+        for (n, (name, expected)) in cancels.iter().enumerate() {
+            let by = Canceller { name, is_admin: *name == "admin" };
+            let done = match book.cancel(&id(1), by, at(2)).unwrap() {
+                Cancel::Left(operation) if operation.wanted() > 0 => "left",
+                Cancel::Tell(operation) if operation.wanted() == 0 => "tell",
+                Cancel::Foreign => "foreign",
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(done, *expected, "{askers:?} {cancels:?} {n}");
+        }
+        // What is being cut is joined by nobody: they would wait for what somebody else has cancelled.
+        assert!(!book.submit(request(Profile::Heap, None), id(2), at(3)).unwrap().joined, "{askers:?}");
+        book.finish(&id(1), End::Cancelled, at(4));
+        assert!(matches!(book.cancel(&id(1), ALICE, at(5)), Some(Cancel::Late(_))));
+        let eve = Canceller { name: "eve", is_admin: false };
+        assert_eq!(book.cancel(&id(1), eve, at(5)), Some(Cancel::Foreign));
+    }
 }
 
 #[test]
@@ -173,7 +218,7 @@ proptest! {
                 }
                 Step::Cancel(n) => {
                     if let Some(id) = pick(n) {
-                        book.cancel(&id, now);
+                        book.cancel(&id, Canceller { name: "alice", is_admin: n % 2 == 0 }, now);
                     }
                 }
             }
@@ -182,7 +227,8 @@ proptest! {
             prop_assert!(running(Profile::Heap) + running(Profile::Goroutine) <= Lane::Other.width());
             prop_assert!(book.queued() <= QUEUED_MAX);
             prop_assert!(book.operations.iter().filter(|o| o.has_ended()).count() <= REMEMBERED_MAX);
-            let live: Vec<&Route> = book.operations.iter().filter(|o| !o.has_ended()).map(|o| &o.request.route).collect();
+            let is_wanted = |o: &&Operation| !o.has_ended() && o.wanted() > 0;
+            let live: Vec<&Route> = book.operations.iter().filter(is_wanted).map(|o| &o.request.route).collect();
             prop_assert!(live.iter().enumerate().all(|(i, route)| !live.iter().skip(i + 1).any(|other| other == route)));
         }
         while book.start(at(10_000)).is_some() {}
