@@ -1,7 +1,7 @@
 //! The API on the debug listener: `/api/v1/…`, JSON for the page, `goscope ctl` and scripts.
 //!
 //! A request meets, in this order: [`route`] (exact table, plain path, a body only where one belongs), then the decisions that the gate takes as well
-//! ([`Admission`]), with limits of the API's own, then its handler. Errors are `application/problem+json` ([`problem`]). Each request has its two lines in the audit
+//! ([`Admission`]), with limits of the API's own and, for a capture, those of the gate as well, then its handler. Errors are `application/problem+json` ([`problem`]). Each request has its two lines in the audit
 //! trail, under the name of its operation, and counts in `goscope_api_requests_total`.
 //!
 //! The handlers are an axum router that is made by whoever knows the parts; here stands what they have in common. A handler finds who asks in the
@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use tower::ServiceExt as _;
 
 use crate::gate::account::Account;
-use crate::gate::admission::{Admission, Surface};
+use crate::gate::admission::{Admission, Surface, Wanted};
 use crate::gate::audit::Stage;
 use crate::gate::body::GateBody;
 use crate::gate::identity::Identity;
@@ -147,7 +147,8 @@ impl Api {
         let routed = route::route(&parts.method, &parts.uri, parts.version, &parts.headers)?;
         account.trail.operation = Some(routed.operation.name);
         account.trail.target = Some(routed.target);
-        Ok(self.admission.admit(parts, routed.operation.tier, account, now)?)
+        let wanted = Wanted { tier: routed.operation.tier, profile: routed.operation.takes_profile() };
+        Ok(self.admission.admit(parts, wanted, account, now)?)
     }
 }
 

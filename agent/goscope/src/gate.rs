@@ -31,7 +31,7 @@ use crate::config::{GateConfig, TargetAddress};
 use crate::serve::Peer;
 use crate::target::upstream::{Upstream, UpstreamError};
 use account::Account;
-use admission::{Admission, Surface};
+use admission::{Admission, Surface, Wanted};
 use audit::{AuditSink, Stage};
 use body::GateBody;
 use metrics::GateMetrics;
@@ -168,7 +168,7 @@ impl Gate {
             }
             Routed::ToIndex => crate::token::tier::Tier::Basic,
         };
-        admission.admit(parts, tier, account, now)
+        admission.admit(parts, Wanted { tier, profile: true }, account, now)
     }
 
     async fn answer(&self, method: &Method, account: Box<Account>) -> Response<GateBody> {

@@ -30,6 +30,17 @@ pub struct Operation {
     pub tier: Tier,
 }
 
+impl Operation {
+    /// Whether the target is asked for a profile because of it, so that it counts as one asked for at the gate does.
+    #[must_use]
+    pub fn takes_profile(&self) -> bool {
+        self.name == CAPTURE_START
+    }
+}
+
+/// The name of the operation that begins a capture.
+const CAPTURE_START: &str = "capture_start";
+
 /// All that the API does.
 pub static OPERATIONS: [Operation; 12] = [
     Operation { name: "info", method: Method::GET, path: "info", tier: Tier::Basic },
@@ -41,7 +52,7 @@ pub static OPERATIONS: [Operation; 12] = [
     Operation { name: "artifact_unpin", method: Method::DELETE, path: "artifacts/{id}/pin", tier: Tier::Admin },
     Operation { name: "incident_list", method: Method::GET, path: "incidents", tier: Tier::Artifacts },
     Operation { name: "incident", method: Method::GET, path: "incidents/{id}", tier: Tier::Artifacts },
-    Operation { name: "capture_start", method: Method::POST, path: "captures", tier: Tier::Capture },
+    Operation { name: CAPTURE_START, method: Method::POST, path: "captures", tier: Tier::Capture },
     Operation { name: "capture", method: Method::GET, path: "captures/{id}", tier: Tier::Capture },
     Operation { name: "capture_cancel", method: Method::DELETE, path: "captures/{id}", tier: Tier::Capture },
 ];

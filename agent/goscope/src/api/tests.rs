@@ -266,8 +266,45 @@ async fn the_api_has_limits_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_capture_meets_the_limits_of_the_profiles_too() {
+    let source = r#"{limit="source",verdict="rejected"}"#;
+    let identity = r#"{limit="identity",verdict="rejected"}"#;
+    for (per_source, per_identity, code, series) in [
+        (tight("1/m", 1), tight("1/m", 9), "source_limit", source),
+        (tight("1/m", 9), tight("1/m", 1), "identity_limit", identity),
+    ] {
+        let door = Door::open(TierSet::ALL, |config| {
+            config.gate.per_source = per_source;
+            config.gate.per_identity = per_identity;
+            config.gate.api = tight("1/m", 4);
+        });
+        let api = Api::new(door.admission.clone(), hello());
+        let capture = async || {
+            let request = door.request("POST", "/api/v1/captures").header("content-type", "application/json");
+            ask(&api, request.header("content-length", 2).body(AxumBody::from("{}")).unwrap()).await
+        };
+        for _ in 0..2 {
+            assert_eq!(capture().await.status, 200);
+        }
+        for _ in 0..10 {
+            let told = capture().await;
+            assert_eq!(told.problem(), (429, code.into()));
+            assert!(told.header("retry-after").is_some());
+        }
+        let metrics = crate::metrics::encode(&door.registry).unwrap();
+        let line = format!("goscope_gate_limits_total{series} 10");
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+        // Those that were refused took nothing from the API's own limits, and looking takes nothing from the profiles'.
+        for _ in 0..3 {
+            assert_eq!(get_from(&api, &door, "/api/v1/info").await.status, 200);
+        }
+        assert_eq!(get_from(&api, &door, "/api/v1/info").await.problem(), (429, "source_limit".into()));
+    }
+}
+
+#[tokio::test]
 async fn wrong_credentials_are_slowed_down_and_shut_nobody_out() {
-    let door = Door::open([Tier::Basic].into_iter().collect(), |config| {
+    let door = Door::open([Tier::Basic, Tier::Cpu].into_iter().collect(), |config| {
         config.gate.per_source = tight("1/m", 1);
         config.gate.api = tight("1/m", 4);
     });

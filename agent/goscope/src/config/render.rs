@@ -50,6 +50,7 @@ pub fn render(config: &Config, comments: Comments) -> String {
     out.leaf("    ", "perSource", &limit(&config.gate.per_source));
     out.leaf("    ", "perIdentity", &limit(&config.gate.per_identity));
     out.comment("    ", "Of /api/v1/, by source and by identity: a page and goscope ctl ask several times a second, and take nothing from the profiles' limits.");
+    out.comment("    ", "What begins a capture counts as a profile too: it meets perSource and perIdentity as well.");
     out.leaf("    ", "api", &limit(&config.gate.api));
     out.comment("  ", "The longest profiles that may be asked for, in seconds. More is refused, never shortened.");
     out.section("  ", "caps");

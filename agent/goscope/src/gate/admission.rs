@@ -4,7 +4,7 @@
 //! checked before any is charged. What a request asks for, and so which tier it needs, the door in front has read already.
 //!
 //! Each [`Surface`] has limits of its own, because a page or `goscope ctl` asks the API several times a second and must not use up what is meant
-//! for profiles. At the gate a wrong credential is charged like every other request. At the API it is charged to a third limit instead, as narrow as
+//! for profiles. A request to the API that has the target make a profile ([`Wanted::profile`]) meets both pairs. At the gate a wrong credential is charged like every other request. At the API it is charged to a third limit instead, as narrow as
 //! `gate.limits.perSource`, and a source that is over it gets 429 for each further wrong one. The right ones pass all the same: over a port-forward all
 //! clients have one address, and one of them with an old token must not shut out the others. Against guessing stands how random a token is, not a limit.
 
@@ -39,6 +39,15 @@ pub enum Surface {
     Api,
 }
 
+/// What a request asks for, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// What its token must have.
+    pub(crate) tier: Tier,
+    /// It has the target make a profile, so the gate's limits hold for it, whichever door it came to.
+    pub(crate) profile: bool,
+}
+
 /// Tokens, address list, limits and audit trail of one agent; clones share them.
 #[derive(Clone, Debug)]
 pub struct Admission(Arc<Inner>);
@@ -69,6 +78,26 @@ struct Limits {
 struct Pair {
     sources: Limiter<IpAddr>,
     identities: Limiter<Arc<str>>,
+}
+
+impl Pair {
+    /// Books a request that both have admitted, where they do not count on trial only. Returns how long it has to wait.
+    fn charge(
+        &mut self,
+        by_source: Option<Duration>,
+        by_identity: Option<Duration>,
+        source: IpAddr,
+        name: &Arc<str>,
+        now_ms: u64,
+    ) -> Duration {
+        if by_source.is_some() {
+            self.sources.charge(&source, now_ms);
+        }
+        if by_identity.is_some() {
+            self.identities.charge(name, now_ms);
+        }
+        by_source.unwrap_or_default().max(by_identity.unwrap_or_default())
+    }
 }
 
 impl Admission {
@@ -143,11 +172,11 @@ impl Admission {
         Box::new(Account::open(self.clone(), surface, id, verb(method), source))
     }
 
-    /// Decides about a request whose route is known and needs `tier`. Returns how long the limits want it to wait.
+    /// Decides about a request whose route is known. Returns how long the limits want it to wait.
     pub(crate) fn admit(
         &self,
         parts: &Parts,
-        tier: Tier,
+        wanted: Wanted,
         account: &mut Account,
         now: Timestamp,
     ) -> Result<Duration, Refusal> {
@@ -160,14 +189,14 @@ impl Admission {
         let now_ms = u64::try_from(began.saturating_duration_since(inner.started).as_millis()).unwrap_or(u64::MAX);
         let mut limits = self.limits();
         let Limits { gate, api, failures, .. } = &mut *limits;
-        let (pair, of_source, of_identity) = match surface {
-            Surface::Gate => (gate, LimitOf::Source, LimitOf::Identity),
-            Surface::Api => (api, LimitOf::ApiSource, LimitOf::ApiIdentity),
+        let (pair, of_source, of_identity, profiles) = match surface {
+            Surface::Gate => (gate, LimitOf::Source, LimitOf::Identity, None),
+            Surface::Api => (api, LimitOf::ApiSource, LimitOf::ApiIdentity, wanted.profile.then_some(gate)),
         };
         let by_source = pair.sources.check(&trail.source, now_ms);
         let source_delay = self.heed(of_source, by_source, trail)?;
         let permitted = self.identify(&parts.headers, now).and_then(|identity| {
-            let verdict = permit::permit(trail.source, &inner.config.allow, &identity.entry, tier);
+            let verdict = permit::permit(trail.source, &inner.config.allow, &identity.entry, wanted.tier);
             trail.identity = Some(identity);
             verdict
         });
@@ -185,13 +214,15 @@ impl Admission {
         let name = trail.identity.as_ref().map(|identity| Arc::clone(&identity.entry.name)).unwrap_or_default();
         let by_identity = pair.identities.check(&name, now_ms);
         let identity_delay = self.heed(of_identity, by_identity, trail)?;
-        if source_delay.is_some() {
-            pair.sources.charge(&trail.source, now_ms);
+        let mut profile_delay = Duration::ZERO;
+        if let Some(profiles) = profiles {
+            let by_source = profiles.sources.check(&trail.source, now_ms);
+            let source_delay = self.heed(LimitOf::Source, by_source, trail)?;
+            let by_identity = profiles.identities.check(&name, now_ms);
+            let identity_delay = self.heed(LimitOf::Identity, by_identity, trail)?;
+            profile_delay = profiles.charge(source_delay, identity_delay, trail.source, &name, now_ms);
         }
-        if identity_delay.is_some() {
-            pair.identities.charge(&name, now_ms);
-        }
-        Ok(source_delay.unwrap_or_default().max(identity_delay.unwrap_or_default()))
+        Ok(profile_delay.max(pair.charge(source_delay, identity_delay, trail.source, &name, now_ms)))
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {
