@@ -74,6 +74,27 @@ fn an_agent_at_hand_is_asked_by_its_address() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As `attach` starts it: it ends by itself or is told to, and leaves nothing in the memory that it shares with the app.
+#[test]
+fn an_attached_agent_takes_its_folder_with_it() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (name, lifetime, is_told) in [("told", "10m", true), ("timed", "3s", false)] {
+        let scratch = folder.path().join(name);
+        let mut command = Command::new(goscope()?);
+        command.args(["agent", "--for", lifetime, "--target", "127.0.0.1:9", "--scratch"]).arg(&scratch);
+        command.env_remove("GOSCOPE_CONFIG");
+        command.env("GOSCOPE_LISTEN_DEBUG", "127.0.0.1:0").env("GOSCOPE_LISTEN_METRICS", "127.0.0.1:0");
+        let process = Process::spawn(&mut command, folder.path(), &format!("agent-{name}"))?;
+        process.until("the store", || scratch.join("data").is_dir().then_some(()))?;
+        if is_told {
+            process.signal(Signal::TERM)?;
+        }
+        wait::until("the end", || process.has_ended().then_some(()))?;
+        ensure!(!scratch.exists(), "{name}: {} is left", scratch.display());
+    }
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_used_is_told_in_a_sentence() -> anyhow::Result<()> {
     let session = Setup::new(&[]).under_goscope()?;

@@ -1,5 +1,7 @@
 //! `goscope agent`: the sidecar, and the second process of `goscope run`.
 
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,6 +37,9 @@ pub struct Args {
     /// End after this time: for an agent that was attached to a pod, where nobody could remove it
     #[arg(long = "for", hide = true, value_name = "DURATION", value_parser = parse_duration)]
     lifetime: Option<Duration>,
+    /// Keep what is recorded and captured below this folder, and delete the folder at the end
+    #[arg(long, hide = true, value_name = "DIR", requires = "lifetime", conflicts_with = "embedded")]
+    scratch: Option<PathBuf>,
 }
 
 /// Kubernetes sets it in every container.
@@ -51,7 +56,9 @@ impl Args {
         let embedded =
             self.data.filter(|_| self.embedded).map(|data| Embedded { data, run: self.run, audience: self.notices });
         // In a pod the app is not started before its sidecar has been, and does not count as ready while that is down.
-        let stays = embedded.is_some() || process_environment(IN_A_POD).is_some();
+        // An attached agent is no part of that.
+        let is_sidecar = self.lifetime.is_none() && process_environment(IN_A_POD).is_some();
+        let stays = embedded.is_some() || is_sidecar;
         let defaults = embedded.as_ref().map_or_else(Config::sidecar, |e| Config::embedded(&e.data));
         let path = self.config.or_else(|| process_environment(ENV_CONFIG).map(PathBuf::from));
         let target = self.target.as_deref().map(parse_target).transpose();
@@ -68,6 +75,12 @@ impl Args {
         }
         if let Some(embedded) = &embedded {
             config.keep_below(&embedded.data);
+        }
+        // Dropped after the runtime, when nothing is written any more.
+        let scratch = self.scratch.map(Scratch::make).transpose()?;
+        if let Some(Scratch(folder)) = &scratch {
+            config.intake.spool = folder.join("spool");
+            config.store.path = folder.join("data");
         }
         let start = Start { embedded, stays, misconfigured: misconfigured.map(|error| format!("{error:#}")) };
         let runtime =
@@ -88,6 +101,27 @@ impl Args {
     }
 }
 
+/// A folder that goes with this process, unless that is killed.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes the folder. One that is there is another's, and is neither used nor deleted.
+    fn make(folder: PathBuf) -> anyhow::Result<Self> {
+        let made = DirBuilder::new().mode(0o700).create(&folder);
+        made.with_context(|| format!("cannot make the folder {} (--scratch)", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::error!(path = %self.0.display(), %error, "cannot delete the scratch folder");
+        }
+    }
+}
+
+/// Stops this process as whoever started it would.
 async fn end_after(lifetime: Duration) {
     tokio::time::sleep(lifetime).await;
     tracing::info!("the agent's time is up");
@@ -112,4 +146,23 @@ async fn end_when_usable(path: Option<PathBuf>) {
 fn stop_ourselves() {
     // The process is our own.
     kill_process(getpid(), Signal::TERM).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_scratch_folder_is_private_and_goes_with_its_owner() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("goscope-1");
+        let scratch = Scratch::make(path.clone()).expect("made");
+        assert_eq!(path.metadata().expect("there").permissions().mode() & 0o777, 0o700);
+        fs::create_dir_all(path.join("data/heap")).expect("a folder");
+        fs::write(path.join("data/heap/content.gz"), "x").expect("a file");
+        assert!(Scratch::make(path.clone()).is_err(), "the folder of another");
+        drop(scratch);
+        assert!(!path.exists());
+    }
 }

@@ -1,7 +1,11 @@
 //! An agent in a pod as it runs: an ephemeral container, which the pod security standard `restricted` admits.
 //!
 //! Such a container has no ports, probes, resources or volumes of its own, and stays in the pod's list for ever. The agent therefore listens on the
-//! pod's loopback only, keeps what it captures in `/dev/shm`, and ends by itself. Of its token the pod holds the SHA-256 alone.
+//! pod's loopback only, and ends by itself. Of its token the pod holds the SHA-256 alone.
+//!
+//! What it captures it keeps in `/dev/shm`, the one place that any user may write to whatever the image and the root file system allow. All containers
+//! of the pod share it, and what is in it counts against the pod's memory: little is kept, in a folder of its own, which the agent deletes at its end.
+//! What an agent leaves that was killed goes with the pod.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +32,9 @@ const USER: i64 = 65_532;
 /// The token outlives the agent by this much, so that its end is told as one.
 const TOKEN_MARGIN: Duration = Duration::from_secs(300);
 /// What it keeps at most, in memory.
-const STORE_BYTES: &str = "32MiB";
+pub const STORE_BYTES: &str = "8MiB";
+/// The folder whose parts it keeps it in.
+const MEMORY: &str = "/dev/shm";
 
 /// An agent to be.
 #[derive(Clone, Debug)]
@@ -57,10 +63,8 @@ impl Attachment {
             json!({"name": ATTACHED_LISTEN, "value": format!("127.0.0.1:{}", self.port)}),
             // Any free port: the usual one may be the app's, and nobody scrapes a container that is about to end.
             json!({"name": "GOSCOPE_LISTEN_METRICS", "value": "127.0.0.1:0"}),
-            json!({"name": "GOSCOPE_STORE_PATH", "value": "/dev/shm/goscope/data"}),
             json!({"name": "GOSCOPE_STORE_MAX_BYTES", "value": STORE_BYTES}),
             json!({"name": "GOSCOPE_STORE_RESERVE_BYTES", "value": "4MiB"}),
-            json!({"name": "GOSCOPE_INTAKE_SPOOL", "value": "/dev/shm/goscope/spool"}),
         ];
         for (variable, path) in [
             ("GOSCOPE_POD_NAME", "metadata.name"),
@@ -85,7 +89,9 @@ impl Attachment {
             "name": name,
             "image": self.image,
             "imagePullPolicy": "IfNotPresent",
-            "args": ["agent", "--for", duration_text(self.lifetime), "--target", self.target],
+            "args": [
+                "agent", "--for", duration_text(self.lifetime), "--scratch", format!("{MEMORY}/{name}"), "--target", self.target,
+            ],
             "env": env,
             "securityContext": security,
         })
@@ -93,17 +99,11 @@ impl Attachment {
 }
 
 impl Cluster {
-    /// Puts an agent into the pod and waits until its container runs; returns the container's name. `waits` is called while it starts.
+    /// The pod, if an agent can be put into it.
     ///
     /// # Errors
-    /// The pod is not there or does not run, goscope is in it already, the container may not be added, or it does not start.
-    pub async fn attach(
-        &self,
-        pod: &str,
-        attachment: &Attachment,
-        suffix: &str,
-        mut waits: impl FnMut(u64),
-    ) -> Result<String, Problem> {
+    /// It is not there or does not run, or goscope is in it already.
+    pub async fn attachable(&self, pod: &str) -> Result<Pod, Problem> {
         let found: Pod = self.get("", "pods", pod).await?;
         if !pick::is_running(&found) {
             return Err(Problem::Unusable(format!(
@@ -116,17 +116,38 @@ impl Cluster {
                 "goscope is in pod {pod} already, on port {port}: `kubectl goscope status {pod}`"
             )));
         }
+        Ok(found)
+    }
+
+    /// Puts an agent into a pod that is [`Self::attachable`]; returns the container's name, which ends with `suffix`.
+    ///
+    /// # Errors
+    /// The container may not be added.
+    pub async fn attach(&self, found: &Pod, attachment: &Attachment, suffix: &str) -> Result<String, Problem> {
+        let pod = pick::name(found);
         let name = format!("{CONTAINER_NAME}-{suffix}");
-        let patch = json!({"spec": {"ephemeralContainers": [attachment.container(&name, &found, Timestamp::now())]}});
+        let patch = json!({"spec": {"ephemeralContainers": [attachment.container(&name, found, Timestamp::now())]}});
         let asked = self.asked(&["patch"], "", "pods/ephemeralcontainers").named(pod);
         let pods: Api<Pod> = Api::namespaced(self.client().clone(), self.namespace());
         let patched = pods.patch_ephemeral_containers(pod, &PatchParams::default(), &Patch::Strategic(patch)).await;
         patched.map_err(|error| problem::explain(error, &asked))?;
+        Ok(name)
+    }
 
+    /// Waits until the container that was added runs. Until then `waits` is called with the seconds, and with what the kubelet will try again.
+    ///
+    /// # Errors
+    /// It does not start: never, or not in time.
+    pub async fn await_started(
+        &self,
+        pod: &str,
+        name: &str,
+        mut waits: impl FnMut(u64, Option<&str>),
+    ) -> Result<(), Problem> {
         let since = Instant::now();
         loop {
-            match started(&self.get("", "pods", pod).await?, &name) {
-                Started::Running => return Ok(name),
+            match started(&self.get("", "pods", pod).await?, name) {
+                Started::Running => return Ok(()),
                 Started::Never(reason) => {
                     return Err(Problem::Unusable(format!("container {name} of pod {pod} does not start: {reason}")));
                 }
@@ -136,12 +157,21 @@ impl Cluster {
                         "container {name} of pod {pod} does not run after {seconds} s ({reason}); `kubectl describe pod {pod}` says more"
                     )));
                 }
-                Started::NotYet(_) => waits(since.elapsed().as_secs()),
+                Started::NotYet(reason) => {
+                    let trouble =
+                        Some(reason).filter(|reason| TRIED_AGAIN.iter().any(|tried| reason.starts_with(tried)));
+                    waits(since.elapsed().as_secs(), trouble.as_deref());
+                }
             }
             tokio::time::sleep(POLL).await;
         }
     }
 }
+
+/// Why a container waits that the kubelet tries to start again and again: the next time the registry may answer.
+const TRIED_AGAIN: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "CreateContainerError"];
+/// Why one waits that cannot start as it is; nothing of it can be changed.
+const HOPELESS: [&str; 3] = ["ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"];
 
 #[derive(Debug, PartialEq, Eq)]
 enum Started {
@@ -167,20 +197,8 @@ fn started(pod: &Pod, name: &str) -> Started {
             let reason = waiting.reason.as_deref().unwrap_or("waiting");
             let said =
                 waiting.message.as_deref().map(|said| format!(": {}", problem::bounded(said))).unwrap_or_default();
-            // What the kubelet tries again without end, and what it will never try again.
-            let is_hopeless = [
-                "ErrImagePull",
-                "ImagePullBackOff",
-                "ErrImageNeverPull",
-                "InvalidImageName",
-                "CreateContainerConfigError",
-                "CreateContainerError",
-            ];
-            if is_hopeless.contains(&reason) {
-                Started::Never(format!("{reason}{said}"))
-            } else {
-                Started::NotYet(reason.to_owned())
-            }
+            let sentence = format!("{}{said}", problem::bounded(reason));
+            if HOPELESS.contains(&reason) { Started::Never(sentence) } else { Started::NotYet(sentence) }
         }
         _ => Started::NotYet("the kubelet has not begun".to_owned()),
     }
@@ -208,7 +226,10 @@ mod tests {
     fn the_container_is_restricted_and_knows_the_hash_only() {
         let now = "2026-11-23T12:00:00Z".parse().expect("a time");
         let container = attachment().container("goscope-1", &pod(json!({"spec": {"containers": []}})), now);
-        assert_eq!(container["args"], json!(["agent", "--for", "1h", "--target", "127.0.0.1:6060"]));
+        assert_eq!(
+            container["args"],
+            json!(["agent", "--for", "1h", "--scratch", "/dev/shm/goscope-1", "--target", "127.0.0.1:6060"])
+        );
         let security = &container["securityContext"];
         assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
         assert!(security["runAsUser"].is_null() && security["runAsNonRoot"] == true, "{security}");
@@ -238,7 +259,11 @@ mod tests {
         );
         assert_eq!(
             state("Running", json!({"waiting": {"reason": "ErrImagePull", "message": "not\nfound"}})),
-            Started::Never("ErrImagePull: not⏎ found".to_owned())
+            Started::NotYet("ErrImagePull: not⏎ found".to_owned())
+        );
+        assert_eq!(
+            state("Running", json!({"waiting": {"reason": "InvalidImageName"}})),
+            Started::Never("InvalidImageName".to_owned())
         );
         assert_eq!(
             state("Running", json!({"terminated": {"exitCode": 2}})),

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{ObjectList, Selector};
 
 use super::Cluster;
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::target::{Kind, Target};
 
 /// The port of goscope's debug listener where nothing says otherwise.
@@ -115,7 +115,7 @@ fn choose(pods: Vec<Pod>, target: &Target, port: Option<u16>) -> Result<Picked, 
     Ok(Picked { pod: name(&pod).to_owned(), port, notes })
 }
 
-fn name(pod: &Pod) -> &str {
+pub(super) fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
@@ -141,7 +141,10 @@ pub(super) fn state(pod: &Pod) -> String {
     let statuses = statuses.into_iter().flatten().flatten();
     let reason = statuses.filter_map(waiting_reason).find(|reason| *reason != "PodInitializing");
     let reason = reason.or(status.reason.as_deref());
-    reason.map_or_else(|| format!("is {phase}"), |reason| format!("is {phase} ({reason})"))
+    reason.map_or_else(
+        || format!("is {}", problem::bounded(phase)),
+        |reason| format!("is {} ({})", problem::bounded(phase), problem::bounded(reason)),
+    )
 }
 
 fn waiting_reason(status: &ContainerStatus) -> Option<&str> {
@@ -190,7 +193,7 @@ fn without_goscope(pod: &Pod) -> String {
     let name = name(pod);
     let annotations = pod.metadata.annotations.as_ref();
     match annotations.and_then(|all| all.get(MISSING)) {
-        Some(missing) => format!("goscope is not in pod {name}; its injection said: {missing}"),
+        Some(missing) => format!("goscope is not in pod {name}; its injection said: {}", problem::bounded(missing)),
         None => format!(
             "goscope is not in pod {name}: label its namespace goscope.dev/inject=enabled or annotate the pod goscope.dev/inject: enabled and restart \
              it, or put goscope into it as it runs by `kubectl goscope attach {name}`; if it is there on a port of its own, say --port"

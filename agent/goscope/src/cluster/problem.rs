@@ -78,6 +78,12 @@ impl Problem {
         matches!(self, Self::Forbidden { .. })
     }
 
+    /// Whether no answer came; what was asked for may have been done.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
@@ -225,7 +231,7 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 }
 
 /// Foreign text on one line, cut to what a sentence can hold.
-pub(super) fn bounded(text: &str) -> String {
+pub(crate) fn bounded(text: &str) -> String {
     let mut cut: String = text.trim().chars().take(SAID_CHARS_MAX).collect();
     if text.trim().chars().nth(SAID_CHARS_MAX).is_some() {
         cut.push('…');

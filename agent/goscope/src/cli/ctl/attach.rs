@@ -1,20 +1,21 @@
 //! `attach`: an agent for a pod that was never injected, for an hour.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use http::StatusCode;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::Value;
 
 use super::api::{Api, ApiError};
 use super::link::Link;
 use super::progress::{Progress, Unit};
-use super::{Place, answer};
-use crate::cluster::ephemeral::Attachment;
+use super::{Place, answer, say};
+use crate::cluster::ephemeral::{Attachment, STORE_BYTES};
 use crate::cluster::forward::Destination;
 use crate::cluster::pick::PORT;
 use crate::cluster::target::Target;
@@ -88,15 +89,55 @@ impl Args {
         let token = Token::generate().context("cannot make a token")?;
         let attachment =
             Attachment { image: self.image, target: self.app, port, lifetime: self.lifetime, token: token.sha256() };
+        let found = cluster.attachable(pod).await?;
+        let suffix = suffix()?;
         // Kept before it is of any use: a token that is lost leaves a container that nobody can ask.
-        let path = keep(&state_folder()?, cluster.namespace(), pod, &token)?;
-        let mut progress = Progress::new("starting", Unit::Seconds, None);
-        let container = cluster.attach(pod, &attachment, &suffix()?, |seconds| progress.at(seconds)).await?;
-        let link = Link::Pod(Destination::new(cluster.clone(), pod.clone(), port));
-        await_answer(&mut Api::new(link, &token)).await?;
-        drop(progress);
-        answer(&told(&container, pod, self.lifetime, &path, &place.flags(cluster.namespace())))?;
+        let path = keep(&state_folder()?, cluster.namespace(), pod, &suffix, &token)?;
+        let container = match cluster.attach(&found, &attachment, &suffix).await {
+            Ok(container) => container,
+            Err(problem) => {
+                // It may have been added all the same where no answer came.
+                if !problem.is_unreachable() {
+                    fs::remove_file(&path).ok();
+                }
+                return Err(problem.into());
+            }
+        };
+        let flags = place.flags(cluster.namespace());
+        let mut waiting = Waiting::default();
+        let answers = async {
+            cluster.await_started(pod, &container, |seconds, reason| waiting.at(seconds, reason)).await?;
+            let link = Link::Pod(Destination::new(cluster.clone(), pod.clone(), port));
+            await_answer(&mut Api::new(link, &token)).await
+        };
+        answers.await.with_context(|| without_answer(&container, pod, &path, &flags))?;
+        drop(waiting);
+        answer(&told(&container, pod, self.lifetime, &path, &flags))?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What a person sees until the container runs: the seconds, and each new trouble once.
+struct Waiting {
+    progress: Option<Progress>,
+    trouble: String,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { progress: Some(Progress::new("starting", Unit::Seconds, None)), trouble: String::new() }
+    }
+}
+
+impl Waiting {
+    fn at(&mut self, seconds: u64, trouble: Option<&str>) {
+        if let Some(trouble) = trouble.filter(|trouble| *trouble != self.trouble) {
+            // Cleared first, and drawn again below the message.
+            self.progress = None;
+            say(&format!("{trouble}; the kubelet tries again"));
+            trouble.clone_into(&mut self.trouble);
+        }
+        self.progress.get_or_insert_with(|| Progress::new("starting", Unit::Seconds, None)).at(seconds);
     }
 }
 
@@ -106,11 +147,19 @@ async fn await_answer(api: &mut Api) -> anyhow::Result<()> {
     loop {
         match api.get::<Value>("/api/v1/info").await {
             Ok(_) => return Ok(()),
-            Err(ApiError::Broken(_)) if since.elapsed() < ANSWER_TIMEOUT => {
+            Err(error) if is_early(&error) && since.elapsed() < ANSWER_TIMEOUT => {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
             Err(error) => return Err(error).context("the agent runs, but does not answer"),
         }
+    }
+}
+
+/// Whether an agent that has just begun answers so: not at all, or that it does not yet know whom to let in.
+fn is_early(error: &ApiError) -> bool {
+    match error {
+        ApiError::Broken(_) => true,
+        ApiError::Refused(refusal) => refusal.status == StatusCode::SERVICE_UNAVAILABLE.as_u16(),
     }
 }
 
@@ -121,12 +170,13 @@ fn state_folder() -> anyhow::Result<PathBuf> {
     Ok(state.context("neither $XDG_STATE_HOME nor $HOME says where a token can be kept")?.join("goscope"))
 }
 
-/// Writes the token to a file that its owner alone can read, and returns the file's path.
-fn keep(state: &Path, namespace: &str, pod: &str, token: &Token) -> anyhow::Result<PathBuf> {
+/// Writes the token to a file that its owner alone can read, and returns the file's path. Each container has one of its own, whose `suffix` is the
+/// container's: pods of one name in two clusters, or one after the other, take nothing from each other.
+fn keep(state: &Path, namespace: &str, pod: &str, suffix: &str, token: &Token) -> anyhow::Result<PathBuf> {
     let folder = state.join("attached").join(namespace);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     made.with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    let path = folder.join(format!("{pod}.token"));
+    let path = folder.join(format!("{pod}-{suffix}.token"));
     write_private(&path, &format!("{}\n", token.reveal()))
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
@@ -139,6 +189,15 @@ fn suffix() -> anyhow::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// Where the token is of a container that was added and does not answer.
+fn without_answer(container: &str, pod: &str, token: &Path, flags: &str) -> String {
+    let token = pasteable(token);
+    format!(
+        "container {container} was added to pod {pod}, but does not answer; if it still comes, its token is in {token}: \
+         `kubectl goscope status pod/{pod}{flags} --token-file {token}`"
+    )
+}
+
 fn told(container: &str, pod: &str, lifetime: Duration, token: &Path, flags: &str) -> String {
     let token = pasteable(token);
     let lifetime = duration_text(lifetime);
@@ -149,7 +208,9 @@ fn told(container: &str, pod: &str, lifetime: Duration, token: &Path, flags: &st
            kubectl goscope forward pod/{pod}{flags} --token-file {token}\n\
          What it cannot do, for which the pod must be injected:\n  \
            - record what the app writes when it dies: no launcher is in front of it, so there are no incidents and no exit records\n  \
-           - keep captures: they are in memory, up to 32MiB, and gone with the container; fetch them\n  \
+           - keep captures: up to {STORE_BYTES} are in the pod's shared memory, count against the pod's memory limit while the agent runs, and are \
+         deleted at its end; fetch them\n  \
+           - reach an app that listens on a unix socket: that needs a volume of both\n  \
            - be removed: Kubernetes keeps the ended container in the pod's list until the pod goes\n  \
            - come back: when it has ended, attach again\n"
     )
@@ -164,20 +225,51 @@ mod tests {
     fn the_token_is_its_owners() {
         let folder = tempfile::tempdir().expect("a folder");
         let token = Token::generate().expect("a token");
-        let path = keep(folder.path(), "shop", "shop-0", &token).expect("kept");
-        assert_eq!(path, folder.path().join("attached/shop/shop-0.token"));
+        let path = keep(folder.path(), "shop", "shop-0", "1f0c00", &token).expect("kept");
+        assert_eq!(path, folder.path().join("attached/shop/shop-0-1f0c00.token"));
         let mode = |path: &Path| path.metadata().expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().expect("a folder"))), (0o600, 0o700));
-        let again = Token::generate().expect("a token");
-        keep(folder.path(), "shop", "shop-0", &again).expect("kept");
-        assert_eq!(std::fs::read_to_string(&path).expect("there").trim(), again.reveal());
+        let another = Token::generate().expect("a token");
+        let beside = keep(folder.path(), "shop", "shop-0", "2a0000", &another).expect("kept");
+        for (path, token) in [(&path, &token), (&beside, &another)] {
+            assert_eq!(fs::read_to_string(path).expect("there").trim(), token.reveal());
+        }
     }
 
     #[test]
     fn what_is_told() {
         let text = told("goscope-1", "shop-0", Duration::from_secs(3600), Path::new("/s/shop-0.token"), " -n shop");
         assert!(text.contains("after 1h") && text.contains("cannot do"), "{text}");
+        assert!(
+            text.contains("up to 8MiB") && text.contains("pod's memory limit") && text.contains("unix socket"),
+            "{text}"
+        );
+        let unanswered = without_answer("goscope-1", "shop-0", Path::new("/s/shop-0.token"), " -n shop");
+        assert!(
+            unanswered.ends_with("`kubectl goscope status pod/shop-0 -n shop --token-file /s/shop-0.token`"),
+            "{unanswered}"
+        );
         assert!(text.contains("  kubectl goscope status pod/shop-0 -n shop --token-file /s/shop-0.token\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_has_just_begun_is_asked_again() {
+        use super::super::api::tests::client;
+        use axum::Router;
+        use axum::routing::get;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let early = get(async || match ASKED.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(StatusCode::SERVICE_UNAVAILABLE),
+            _ => Ok("{}"),
+        });
+        let (mut api, _stop) = client(Router::new().route("/api/v1/info", early)).await;
+        await_answer(&mut api).await.expect("an answer");
+        assert_eq!(ASKED.load(Ordering::SeqCst), 2);
+        let refused = Router::new().route("/api/v1/info", get(async || StatusCode::UNAUTHORIZED));
+        let (mut api, _stop) = client(refused).await;
+        assert!(await_answer(&mut api).await.is_err(), "a token that is not known never will be");
     }
 
     #[test]

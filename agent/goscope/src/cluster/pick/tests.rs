@@ -90,6 +90,12 @@ fn a_pod_without_goscope_is_told_what_to_do() {
         chosen(&[bare.clone()], "pod/a").expect_err("without goscope"),
         "goscope is not in pod a; its injection said: agent: the pod uses the node's network"
     );
+    // Whoever may annotate a pod does not drive the terminal of whoever asks for it.
+    bare["metadata"]["annotations"] = json!({"goscope.dev/missing": "\u{1b}[2Jgone\n"});
+    assert_eq!(
+        chosen(&[bare.clone()], "pod/a").expect_err("without goscope"),
+        "goscope is not in pod a; its injection said: \\u{1b}[2Jgone"
+    );
     let pods = vec![serde_json::from_value(bare).expect("a pod")];
     assert_eq!(choose(pods, &Target::Pod("a".to_owned()), Some(9)).map(|picked| picked.port), Ok(9));
 }
