@@ -4,11 +4,12 @@
 //! [`target`] and [`pick`] find the pod that is meant, [`forward`] opens streams to its ports, and [`problem`] turns every refusal into one sentence
 //! that says what to ask for.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Request;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use serde::de::DeserializeOwned;
 
@@ -117,11 +118,34 @@ impl Cluster {
     }
 }
 
+/// What the files hold together; the first that sets something wins. A file that is not there is passed over, as kubectl does, unless none is.
+fn merged(paths: impl Iterator<Item = PathBuf>) -> Result<Kubeconfig, KubeconfigError> {
+    let (mut merged, mut missing) = (None::<Kubeconfig>, None);
+    for path in paths.filter(|path| !path.as_os_str().is_empty()) {
+        match Kubeconfig::read_from(path) {
+            Ok(next) => {
+                merged = Some(match merged {
+                    Some(merged) => merged.merge(next)?,
+                    None => next,
+                });
+            }
+            Err(KubeconfigError::ReadConfig(error, path)) if error.kind() == ErrorKind::NotFound => {
+                missing.get_or_insert(KubeconfigError::ReadConfig(error, path));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    merged.ok_or(missing.unwrap_or(KubeconfigError::FindPath))
+}
+
 async fn read(access: &Access) -> Result<Config, Problem> {
     let options = KubeConfigOptions { context: access.context.clone(), ..KubeConfigOptions::default() };
     let found = match &access.kubeconfig {
         Some(path) => Kubeconfig::read_from(path),
-        None => Kubeconfig::read(),
+        None => match std::env::var_os(ENV_KUBECONFIG).filter(|paths| !paths.is_empty()) {
+            Some(paths) => merged(std::env::split_paths(&paths)),
+            None => Kubeconfig::read(),
+        },
     };
     let config = match found {
         Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await,
@@ -135,4 +159,38 @@ async fn read(access: &Access) -> Result<Config, Problem> {
         }
     };
     config.map_err(|error| problem::of_kubeconfig(&error, access.context.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn of_several_kubeconfigs_the_missing_are_passed_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["a", "b"] {
+            let text = format!(
+                "{{apiVersion: v1, kind: Config, current-context: {name}, contexts: [{{name: {name}, context: {{cluster: c, user: u}}}}]}}"
+            );
+            fs::write(path(name), text).expect("written");
+        }
+        fs::write(path("wrong"), "[").expect("written");
+        let found = |names: &[&str]| {
+            let found = merged(names.iter().map(|name| if name.is_empty() { PathBuf::new() } else { path(name) }));
+            found.map(|config| (config.current_context.unwrap_or_default(), config.contexts.len()))
+        };
+        for (names, expected) in [
+            (&["a"][..], ("a", 1)),
+            (&["a", "b"], ("a", 2)),
+            (&["missing", "b"], ("b", 1)),
+            (&["", "b", "missing", "a"], ("b", 2)),
+        ] {
+            assert_eq!(found(names).expect("a kubeconfig"), (expected.0.to_owned(), expected.1), "{names:?}");
+        }
+        let said = problem::of_kubeconfig(&found(&["missing", "gone"]).expect_err("none"), None).to_string();
+        assert!(said.starts_with(&format!("there is no kubeconfig {}", path("missing").display())), "{said}");
+        assert!(found(&["a", "wrong"]).is_err(), "one that is there must be one");
+    }
 }

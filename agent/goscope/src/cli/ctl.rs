@@ -183,6 +183,11 @@ impl Place {
         flags
     }
 
+    /// The Secret with the token, as a command to paste reads it.
+    fn secret(&self, namespace: &str) -> secret::Source {
+        secret::Source::Secret { flags: self.flags(namespace), name: self.token_secret.clone() }
+    }
+
     /// The token for an agent.
     async fn token(&self, link: &Link) -> anyhow::Result<Token> {
         let cluster = match link {
@@ -197,6 +202,26 @@ impl Place {
         let link = self.link(target).await?;
         let token = self.token(&link).await?;
         Ok(Api::new(link, &token))
+    }
+}
+
+/// Ctrl-C. Once this is waited for, it no longer ends the process by itself.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // It ends the process, as ever.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What `work` comes to, unless `stop` is first: `None` then. Dropped where it stands, work removes what is not finished.
+async fn unless<T>(
+    stop: impl Future<Output = ()>,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        biased;
+        () = stop => Ok(None),
+        done = work => done.map(Some),
     }
 }
 
@@ -236,6 +261,21 @@ enum Output {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn a_command_to_paste_asks_the_same_cluster() {
+        let place = Place {
+            context: Some("my cluster".to_owned()),
+            kubeconfig: Some("/k/config".into()),
+            token_secret: "goscope-token".to_owned(),
+            ..Place::default()
+        };
+        assert_eq!(
+            place.secret("shop").shell(),
+            "$(kubectl --namespace shop --context 'my cluster' --kubeconfig /k/config get secret goscope-token \
+             --output jsonpath='{.data.token}' | base64 -d)"
+        );
+    }
 
     #[test]
     fn the_verbs_fit_together() {

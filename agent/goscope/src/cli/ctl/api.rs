@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::link::Link;
 use crate::cluster::forward::Words;
+use crate::cluster::problem::bounded;
 use crate::gate::refuse::X_GOSCOPE_CODE;
 use crate::token::Token;
 
@@ -59,7 +60,7 @@ pub(super) struct Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.code {
-            Some(code) => write!(f, "{} ({code}, status {})", self.said, self.status)?,
+            Some(code) => write!(f, "{} ({}, status {})", self.said, bounded(code), self.status)?,
             None => write!(f, "{} (status {})", self.said, self.status)?,
         }
         if self.status == StatusCode::NOT_FOUND.as_u16() && self.code.as_deref() == Some("unknown_route") {
@@ -144,8 +145,10 @@ impl Api {
             .await
             .map_err(|_| broken("stopped in the middle of its answer"))?;
         let bytes = body.map_err(|_| broken("broke off its answer, or it is too long"))?.to_bytes();
-        serde_json::from_slice(&bytes)
-            .map_err(|error| broken(&format!("answers something else than expected ({error}); is it goscope?")))
+        serde_json::from_slice(&bytes).map_err(|error| {
+            let error = bounded(&error.to_string());
+            broken(&format!("answers something else than expected ({error}); is it goscope?"))
+        })
     }
 
     async fn send(

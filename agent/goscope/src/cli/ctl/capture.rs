@@ -5,19 +5,23 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use goscope_analysis::text::printable;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::api::Api;
+use super::api::{Api, ApiError};
 use super::fetch::fetch;
 use super::progress::{Progress, Unit};
-use super::{EXIT_INTERRUPTED, Place, answer, is_watched, say};
+use super::{EXIT_INTERRUPTED, Place, answer, interrupted, is_watched, say, unless};
 use crate::cli::EXIT_BAD;
+use crate::cluster::problem::bounded;
 use crate::cluster::target::{Target, query_value};
 
 /// Between two questions how far it is: what an identity may ask without waiting.
 const POLL: Duration = Duration::from_secs(1);
+/// Questions in a row that may stay without an answer.
+const BROKEN_MAX: u32 = 3;
 
 /// Take a profile: it is kept on the agent's volume and fetched; Ctrl-C cancels it
 #[derive(Debug, clap::Args)]
@@ -70,7 +74,7 @@ impl Args {
         let mut api = place.api(self.wanted.target.as_ref()).await?;
         if self.no_wait {
             let state: State = api.post(CAPTURES, &self.wanted.body()).await?;
-            answer(&format!("{}\n", state.id))?;
+            answer(&format!("{}\n", printable(&state.id)))?;
             return Ok(ExitCode::SUCCESS);
         }
         let artifact = match self.wanted.take(&mut api).await? {
@@ -79,23 +83,31 @@ impl Args {
             Outcome::Interrupted => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
         };
         if self.keep_remote {
-            answer(&format!("{artifact}\n"))?;
-        } else if let Some(path) = fetch_told(&mut api, &artifact, self.output.as_deref(), self.force).await? {
-            answer(&format!("{}\n", path.display()))?;
+            answer(&format!("{}\n", printable(&artifact)))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        match fetch_told(&mut api, &artifact, self.output.as_deref(), self.force).await? {
+            Some(Some(path)) => answer(&format!("{}\n", path.display()))?,
+            Some(None) => {}
+            None => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// As [`fetch`]; a failure names the artifact, which is not lost by it.
+/// As [`fetch`], unless Ctrl-C ends it: `None` then. A failure names the artifact, which is not lost by it.
 pub(super) async fn fetch_told(
     api: &mut Api,
     artifact: &str,
     output: Option<&Path>,
     force: bool,
-) -> anyhow::Result<Option<PathBuf>> {
-    let fetched = fetch(api, artifact, output, force).await;
-    fetched.with_context(|| format!("it is stored as {artifact}, but not fetched"))
+) -> anyhow::Result<Option<Option<PathBuf>>> {
+    let stored = || format!("it is stored as {}, but not fetched", bounded(artifact));
+    let fetched = unless(interrupted(), fetch(api, artifact, output, force)).await.with_context(stored)?;
+    if fetched.is_none() {
+        say(&stored());
+    }
+    Ok(fetched)
 }
 
 const CAPTURES: &str = "/api/v1/captures";
@@ -150,6 +162,7 @@ impl Wanted {
         let seconds = state.seconds.map(whole).or_else(|| self.seconds.map(u64::from));
         let mut progress = Progress::new(&self.kind, Unit::Seconds, seconds);
         let mut running_since = None;
+        let mut broken = 0;
         loop {
             match state.state.as_str() {
                 "stored" => {
@@ -160,8 +173,8 @@ impl Wanted {
                     drop(progress);
                     say(&format!(
                         "{}: {}",
-                        state.state,
-                        state.error.as_deref().unwrap_or("the agent does not say why")
+                        printable(&state.state),
+                        bounded(state.error.as_deref().unwrap_or("the agent does not say why"))
                     ));
                     return Ok(Outcome::Failed);
                 }
@@ -176,7 +189,18 @@ impl Wanted {
                 api.get::<State>(&path).await
             };
             tokio::select! {
-                answered = next => state = answered?,
+                answered = next => match answered {
+                    Ok(answered) => (state, broken) = (answered, 0),
+                    // A tunnel that broke takes no capture with it.
+                    Err(ApiError::Broken(_)) if broken < BROKEN_MAX => broken += 1,
+                    Err(error @ ApiError::Broken(_)) => {
+                        let id = bounded(&state.id);
+                        return Err(error).with_context(|| {
+                            format!("the capture {id} goes on, but the agent cannot be asked; later `artifacts` lists what it took")
+                        });
+                    }
+                    Err(error) => return Err(error.into()),
+                },
                 _ = interrupt.recv() => {
                     drop(progress);
                     return cancel(api, &path).await;
@@ -268,5 +292,30 @@ mod tests {
             let (mut api, _stop) = client(router).await;
             assert_eq!(call.take(&mut api).await.ok(), expected, "{answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_missing_is_asked_for_again_and_then_told() {
+        use super::super::api::tests::client;
+        use axum::Router;
+        use axum::routing::{get, post};
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        static ASKED: AtomicU32 = AtomicU32::new(0);
+        let started = |id: &'static str| post(async move || format!(r#"{{"id": "{id}", "state": "running"}}"#));
+        // What stands in between answers in the agent's place.
+        let comes_back = get(async || match ASKED.fetch_add(1, Ordering::SeqCst) {
+            0..BROKEN_MAX => "<html>",
+            _ => r#"{"id": "a", "state": "stored", "artifact": "2026-ab"}"#,
+        });
+        let back = Router::new().route("/api/v1/captures", started("a")).route("/api/v1/captures/a", comes_back);
+        let gone =
+            Router::new().route("/api/v1/captures", started("b")).route("/api/v1/captures/b", get(async || "<html>"));
+        let call = Call::try_parse_from(["x", "heap"]).expect("a call").args.wanted;
+        let ((mut back, _stop), (mut gone, _other)) = (client(back).await, client(gone).await);
+        let (stored, lost) = tokio::join!(call.take(&mut back), call.take(&mut gone));
+        assert_eq!(stored.expect("an end"), Outcome::Stored("2026-ab".to_owned()));
+        let said = format!("{:#}", lost.expect_err("no answer"));
+        assert!(said.starts_with("the capture b goes on") && said.contains("`artifacts` lists"), "{said}");
     }
 }

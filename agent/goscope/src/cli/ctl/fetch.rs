@@ -1,16 +1,13 @@
 //! `fetch`: an artifact's bytes as a file; of an incident, all its files in a folder.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 use super::api::Api;
-use super::save::{To, clean, save};
-use super::{Place, answer};
+use super::save::{PartFolder, To, clean, save, save_file};
+use super::{EXIT_INTERRUPTED, Place, answer, interrupted, unless};
 use crate::cluster::target::{Target, query_value};
 use crate::store::INCIDENTS;
 
@@ -56,8 +53,10 @@ struct FileOf {
 impl Args {
     pub(super) async fn run(self, place: &Place) -> anyhow::Result<ExitCode> {
         let mut api = place.api(self.target.as_ref()).await?;
-        if let Some(path) = fetch(&mut api, &self.id, self.output.as_deref(), self.force).await? {
-            answer(&format!("{}\n", path.display()))?;
+        match unless(interrupted(), fetch(&mut api, &self.id, self.output.as_deref(), self.force)).await? {
+            Some(Some(path)) => answer(&format!("{}\n", path.display()))?,
+            Some(None) => {}
+            None => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -89,30 +88,32 @@ async fn folder(
     force: bool,
 ) -> anyhow::Result<PathBuf> {
     let folder = output.map_or_else(|| PathBuf::from(format!("incident-{}", clean(id))), Path::to_owned);
-    let shown = folder.display().to_string();
-    match fs::create_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() && force => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            bail!("{shown} is there already; name another folder with -o, or say --force");
-        }
-        made => made.with_context(|| format!("cannot make the folder {shown}"))?,
-    }
+    let part = PartFolder::create(&folder, force)?;
     for file in artifact.files.iter().take(FILES_MAX) {
         let name = clean(&file.name);
         if name.is_empty() {
             continue;
         }
         let download = api.download(&format!("{path}/content?file={}", query_value(&file.name))).await?;
-        save(download, &To::File(folder.join(&name)), &name, force).await?;
+        // Two names may come to the same here; the latter stays.
+        save_file(download, &part.path().join(&name), &name, true).await?;
     }
-    Ok(folder)
+    part.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::api::tests::client;
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{self, Poll};
+
     use axum::Router;
+    use axum::body::{Body, Bytes};
     use axum::extract::RawQuery;
     use axum::routing::get;
     use http::StatusCode;
@@ -121,6 +122,27 @@ mod tests {
     use crate::token::Digest;
 
     const PROFILE: &[u8] = b"\x1f\x8bprofile";
+
+    /// A body that begins and never ends.
+    #[derive(Default)]
+    struct Endless {
+        has_begun: bool,
+    }
+
+    impl http_body::Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut task::Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+            if std::mem::replace(&mut self.has_begun, true) {
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(PROFILE)))))
+        }
+    }
 
     fn router() -> Router {
         let item = get(async || r#"{"id": "a-1", "kind": "heap", "files": [{"name": "content.gz"}]}"#);
@@ -144,6 +166,10 @@ mod tests {
             .route("/api/v1/artifacts/a-2", item)
             .route("/api/v1/artifacts/a-2/content", content(PROFILE, b"another"))
             .route("/api/v1/artifacts/i-1", incident)
+            .route("/api/v1/artifacts/i-2", get(async || r#"{"id": "i-2", "kind": "incidents", "files": [{"name": "stderr.txt"}, {"name": "gone"}]}"#))
+            .route("/api/v1/artifacts/i-2/content", files.clone())
+            .route("/api/v1/artifacts/a-3", get(async || r#"{"id": "a-3", "kind": "heap"}"#))
+            .route("/api/v1/artifacts/a-3/content", get(async || Body::new(Endless::default())))
             .route("/api/v1/artifacts/i-1/content", files)
     }
 
@@ -181,6 +207,44 @@ mod tests {
         assert_eq!(names, ["exit.json", "stderr.txt"]);
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
         assert!(fetch(&mut api, "i-1", Some(&to), false).await.is_err(), "there already");
+        fs::write(to.join("mine"), "").expect("written");
         fetch(&mut api, "i-1", Some(&to), true).await.expect("forced");
+        assert_eq!(fs::read_dir(&to).expect("a folder").count(), 3, "the part is gone, and what else was there is not");
+
+        // What breaks in the middle leaves what was there, and nothing where nothing was.
+        let broken = folder.path().join("broken");
+        assert!(fetch(&mut api, "i-2", Some(&broken), false).await.is_err());
+        assert!(fetch(&mut api, "i-2", Some(&to), true).await.is_err());
+        assert_eq!(fs::read_dir(&to).expect("a folder").count(), 3);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        fs::write(&broken, "").expect("written");
+        assert!(fetch(&mut api, "i-1", Some(&broken), true).await.is_err(), "no folder");
+    }
+
+    #[tokio::test]
+    async fn evidence_is_its_owners_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut api, _stop) = client(router()).await;
+        let file = fetch(&mut api, "a-1", Some(folder.path()), false).await.expect("fetched").expect("a file");
+        let to =
+            fetch(&mut api, "i-1", Some(&folder.path().join("i")), false).await.expect("fetched").expect("a folder");
+        for (path, expected) in [(&file, 0o600), (&to, 0o700), (&to.join("stderr.txt"), 0o600)] {
+            assert_eq!(path.metadata().expect("there").permissions().mode() & 0o777, expected, "{}", path.display());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_download_that_is_interrupted_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut api, _stop) = client(router()).await;
+        let begun = async {
+            while fs::read_dir(folder.path()).expect("a folder").count() == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let to = folder.path().join("heap");
+        let ended = unless(begun, fetch(&mut api, "a-3", Some(&to), false)).await;
+        assert_eq!(ended.expect("no failure"), None);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
     }
 }

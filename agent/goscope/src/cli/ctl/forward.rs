@@ -43,10 +43,8 @@ impl Args {
         drop(destination.open().await?);
         let listener = listen(self.local_port).await?;
         let port = listener.local_addr()?.port();
-        let source = secret::named_source(place.token_file.as_deref()).unwrap_or_else(|| Source::Secret {
-            namespace: destination.cluster().namespace().to_owned(),
-            name: place.token_secret.clone(),
-        });
+        let source = secret::named_source(place.token_file.as_deref())
+            .unwrap_or_else(|| place.secret(destination.cluster().namespace()));
         answer(&commands(&destination, port, &source))?;
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,

@@ -41,7 +41,9 @@ impl Args {
             Outcome::Failed => return Ok(ExitCode::from(EXIT_BAD)),
             Outcome::Interrupted => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
         };
-        let fetched = fetch_told(&mut api, &artifact, self.output.as_deref(), self.force).await?;
+        let Some(fetched) = fetch_told(&mut api, &artifact, self.output.as_deref(), self.force).await? else {
+            return Ok(ExitCode::from(EXIT_INTERRUPTED));
+        };
         let path = fetched.context("go tool pprof needs a file, not standard output")?;
         drop(api);
         say(&path.display().to_string());

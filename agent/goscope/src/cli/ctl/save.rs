@@ -1,7 +1,9 @@
 //! Puts what is downloaded into files: under the name that the agent gives, whole and verified or not at all, and never over a file that is there.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -55,15 +57,22 @@ pub(super) async fn save(download: Download, to: &To, fallback: &str, force: boo
             if folder == Path::new(".") { PathBuf::from(name) } else { folder.join(name) }
         }
     };
-    let shown = path.display().to_string();
+    save_file(download, &path, &path.display().to_string(), force).await?;
+    Ok(Some(path))
+}
+
+/// As [`save`], into this file, which messages name as `shown`.
+///
+/// # Errors
+/// As [`save`].
+pub(super) async fn save_file(download: Download, path: &Path, shown: &str, force: bool) -> anyhow::Result<()> {
     if !force && path.symlink_metadata().is_ok() {
         bail!("{shown} is there already; name another file with -o, or say --force");
     }
-    let part = Part::create(&path)?;
+    let part = Part::create(path)?;
     let mut file = &part.file;
-    copy(download, &mut file, &shown).await?;
-    part.finish(&path, force)?;
-    Ok(Some(path))
+    copy(download, &mut file, shown).await?;
+    part.finish(path, force)
 }
 
 /// Copies to the end and compares the checksum.
@@ -132,34 +141,99 @@ struct Part {
 }
 
 impl Part {
-    /// Beside `target`, so that it can be renamed.
+    /// Beside `target`, so that it can be renamed. Its owner's alone: a profile or a dump may hold what the app was told in confidence.
     fn create(target: &Path) -> anyhow::Result<Self> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().with_context(|| format!("{} names no file", target.display()))?);
-        name.push(format!(".{}.part", std::process::id()));
-        let path = target.with_file_name(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let name = target.file_name().with_context(|| format!("{} names no file", target.display()))?;
+        let path = target.with_file_name(part_name(name));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self { file, path })
     }
 
     fn finish(self, target: &Path, force: bool) -> anyhow::Result<()> {
-        let flags = if force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-        match renameat_with(CWD, &self.path, CWD, target, flags) {
-            // A file system that cannot tell: the name was free a moment ago.
-            Err(rustix::io::Errno::INVAL) if !force && target.symlink_metadata().is_err() => {
-                fs::rename(&self.path, target)
-            }
-            renamed => renamed.map_err(io::Error::from),
-        }
-        .with_context(|| format!("cannot put {} into place", target.display()))
+        place(&self.path, target, force)
     }
+}
+
+/// What a file or folder is called while it is on its way.
+fn part_name(name: &OsStr) -> OsString {
+    let mut part = OsString::from(".");
+    part.push(name);
+    part.push(format!(".{}.part", std::process::id()));
+    part
+}
+
+/// Renames, over what is there only if forced to.
+fn place(path: &Path, target: &Path, force: bool) -> anyhow::Result<()> {
+    let flags = if force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+    match renameat_with(CWD, path, CWD, target, flags) {
+        // A file system that cannot tell: the name was free a moment ago.
+        Err(rustix::io::Errno::INVAL) if !force && target.symlink_metadata().is_err() => fs::rename(path, target),
+        renamed => renamed.map_err(io::Error::from),
+    }
+    .with_context(|| format!("cannot put {} into place", target.display()))
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
         // Gone already where it was finished.
         fs::remove_file(&self.path).ok();
+    }
+}
+
+/// A folder on its way, removed unless it is finished: it is whole or not there.
+pub(super) struct PartFolder {
+    path: PathBuf,
+    target: PathBuf,
+    /// The target was there before, and gets the files one by one.
+    is_there: bool,
+}
+
+impl PartFolder {
+    /// Its owner's alone, as the files in it.
+    ///
+    /// # Errors
+    /// The target is there and `force` is not given or it is no folder, or the folder cannot be made.
+    pub(super) fn create(target: &Path, force: bool) -> anyhow::Result<Self> {
+        let shown = target.display();
+        let is_there = target.symlink_metadata().is_ok();
+        if is_there && !(force && target.is_dir()) {
+            bail!("{shown} is there already; name another folder with -o, or say --force");
+        }
+        let path = if is_there {
+            target.join(part_name(OsStr::new("incident")))
+        } else {
+            target.with_file_name(part_name(target.file_name().with_context(|| format!("{shown} names no folder"))?))
+        };
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.with_context(|| format!("cannot make the folder {shown}"))?;
+        Ok(Self { path, target: target.to_owned(), is_there })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// # Errors
+    /// Something took the target's name meanwhile.
+    pub(super) fn finish(self) -> anyhow::Result<PathBuf> {
+        if self.is_there {
+            let shown = self.target.display();
+            for entry in fs::read_dir(&self.path).with_context(|| format!("cannot fill {shown}"))? {
+                let name = entry.with_context(|| format!("cannot fill {shown}"))?.file_name();
+                place(&self.path.join(&name), &self.target.join(&name), true)?;
+            }
+        } else {
+            place(&self.path, &self.target, false)?;
+        }
+        Ok(self.target.clone())
+    }
+}
+
+impl Drop for PartFolder {
+    fn drop(&mut self) {
+        // Gone already where it was finished.
+        fs::remove_dir_all(&self.path).ok();
     }
 }
 

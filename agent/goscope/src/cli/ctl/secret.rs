@@ -28,7 +28,11 @@ const BYTES_MAX: u64 = 4096;
 pub(super) enum Source {
     File(PathBuf),
     Stdin,
-    Secret { namespace: String, name: String },
+    Secret {
+        /// kubectl's, that lead to the Secret.
+        flags: String,
+        name: String,
+    },
 }
 
 impl Source {
@@ -36,10 +40,9 @@ impl Source {
     pub(super) fn shell(&self) -> String {
         match self {
             Self::File(path) => format!("$(cat {})", pasteable(path)),
-            Self::Secret { namespace, name } => {
-                format!(
-                    "$(kubectl --namespace {namespace} get secret {name} --output jsonpath='{{.data.{KEY}}}' | base64 -d)"
-                )
+            Self::Secret { flags, name } => {
+                let name = pasteable(Path::new(name));
+                format!("$(kubectl{flags} get secret {name} --output jsonpath='{{.data.{KEY}}}' | base64 -d)")
             }
             Self::Stdin => "TOKEN".to_owned(),
         }
@@ -80,7 +83,7 @@ pub(super) async fn find(flag: Option<&Path>, secret: &str, cluster: Option<&Clu
             Err(error) => format!("{error:#}\nor name a file that holds it with --token-file"),
         },
     };
-    match ask() {
+    match ask(&hint) {
         Ok(token) => token,
         Err(_) => bail!("no token, and no terminal to ask for it: {hint}"),
     }
@@ -106,14 +109,19 @@ fn read(input: impl Read) -> anyhow::Result<Token> {
     Token::parse(text.trim()).map_err(|error| anyhow!("holds no token: {error}"))
 }
 
+/// What the person at the terminal reads: why they are asked, and what would spare them that.
+fn question(hint: &str) -> String {
+    format!("goscope: no token: {hint}\nToken (it is not shown): ")
+}
+
 /// Asks at the terminal.
 ///
 /// # Errors
 /// The outer one: there is no terminal. The inner one: nothing usable was typed.
-fn ask() -> io::Result<anyhow::Result<Token>> {
+fn ask(hint: &str) -> io::Result<anyhow::Result<Token>> {
     let terminal = File::options().read(true).write(true).open("/dev/tty")?;
     let silence = Silence::of(&terminal)?;
-    (&terminal).write_all(b"Token (it is not shown): ")?;
+    (&terminal).write_all(question(hint).as_bytes())?;
     let typed = type_in(&terminal);
     drop(silence);
     (&terminal).write_all(b"\n")?;
@@ -202,6 +210,14 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_asked_reads_why() {
+        assert_eq!(
+            question("you may not get secrets in namespace shop"),
+            "goscope: no token: you may not get secrets in namespace shop\nToken (it is not shown): "
+        );
+    }
+
+    #[test]
     fn typing() {
         let typed = |keys: &[u8]| type_in(keys).map_err(|error| error.to_string());
         assert_eq!(typed(b"abc\nmore"), Ok("abc".to_owned()));
@@ -217,7 +233,7 @@ mod tests {
         for (source, expected) in [
             (Source::File("my data/token".into()), "$(cat 'my data/token')"),
             (
-                Source::Secret { namespace: "shop".to_owned(), name: "goscope-token".to_owned() },
+                Source::Secret { flags: " --namespace shop".to_owned(), name: "goscope-token".to_owned() },
                 "$(kubectl --namespace shop get secret goscope-token --output jsonpath='{.data.token}' | base64 -d)",
             ),
             (Source::Stdin, "TOKEN"),
