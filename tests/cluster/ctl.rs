@@ -155,6 +155,7 @@ fn every_verb_on_a_pod_with_goscope() -> anyhow::Result<()> {
 
     interrupted(&person, pod.name)?;
     forward(&person, &namespace, pod.name)?;
+    by_deployment(&person, &namespace, pod.name)?;
 
     raise(&address, "nil")?;
     let incidents = wait::until("the incident is listed", || {
@@ -174,15 +175,42 @@ fn every_verb_on_a_pod_with_goscope() -> anyhow::Result<()> {
 impl Person {
     /// A call that needs the Go tool, which is found from here and run there.
     fn pprof(&self, args: &[&str]) -> anyhow::Result<String> {
-        let mut tool = go::command(go::USUAL);
-        tool.args(["env", "GOROOT"]);
-        let root = node::succeed(tool)?;
-        let path = format!("{}/bin:{}", root.trim(), std::env::var("PATH").unwrap_or_default());
         let (own, rest) = args.split_at(3);
         let mut command = self.command(&[own, &["--token-file", "token"], rest].concat());
-        command.env("PATH", path).env("GOTOOLCHAIN", "local");
+        command.env("PATH", path_with_go()?).env("GOTOOLCHAIN", "local");
         node::succeed(command)
     }
+}
+
+fn path_with_go() -> anyhow::Result<String> {
+    let mut tool = go::command(go::USUAL);
+    tool.args(["env", "GOROOT"]);
+    let root = node::succeed(tool)?;
+    Ok(format!("{}/bin:{}", root.trim(), std::env::var("PATH").unwrap_or_default()))
+}
+
+/// The pod of a Deployment is found by the Deployment's name and by its labels.
+fn by_deployment(person: &Person, namespace: &Namespace, pod: &str) -> anyhow::Result<()> {
+    const SELECTOR: &str = "app.kubernetes.io/name=shop-deployed";
+    let labels = json!({"app.kubernetes.io/name": "shop-deployed"});
+    // The spec of a pod that runs, to be scheduled anew.
+    let mut spec = namespace.object("pod", pod)?["spec"].take();
+    let fields = spec.as_object_mut().context("no spec")?;
+    fields.retain(|name, _| !["nodeName", "serviceAccount"].contains(&name.as_str()));
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop", "namespace": namespace.name},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}},
+    });
+    namespace.apply(&deployment.to_string())?;
+    namespace.kubectl(&["rollout", "status", "deployment/shop", "--timeout=120s"])?;
+    for target in [&["deploy/shop"][..], &["-l", SELECTOR]] {
+        wait::until("the target is up", || {
+            let status = person.succeed(&[&["status"], target].concat()).ok()?;
+            (status.contains("pod shop-") && !status.contains(pod) && status.contains("target     up")).then_some(())
+        })?;
+    }
+    namespace.kubectl(&["delete", "deployment", "shop", "--wait=false"])?;
+    Ok(())
 }
 
 /// Ctrl-C cancels on the agent.
@@ -207,6 +235,11 @@ fn forward(person: &Person, namespace: &Namespace, pod: &str) -> anyhow::Result<
     let shell = format!("cd {} && curl -q -sS --noproxy '*' -f {curl}", person.folder.path().display());
     let answer = node::succeed(node::net(&["sh", "-c", &shell]))?;
     ensure!(answer.contains("goscope.info/v1"), "{answer}");
+    let pprof = said.lines().find_map(|line| line.trim().strip_prefix("go tool pprof ")).context("no pprof")?;
+    let folder = person.folder.path().display();
+    let mut top = node::net(&["sh", "-c", &format!("cd {folder} && go tool pprof -top {pprof}")]);
+    top.env("PATH", path_with_go()?).env("GOTOOLCHAIN", "local").env("PPROF_TMPDIR", person.path("pprof"));
+    has(&node::succeed(top)?, &["Type: inuse_space"])?;
     let wrong = shell.replace("$(cat token)", "gsc_wrong");
     for _ in 0..20 {
         ensure!(run(&mut node::net(&["sh", "-c", &wrong]))?.code() == Some(22), "a wrong token");
@@ -261,6 +294,14 @@ fn few_permissions() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The file of the one token that `attach` has kept.
+fn only_token(person: &Person, namespace: &Namespace) -> anyhow::Result<PathBuf> {
+    let folder = person.path(&format!("state/goscope/attached/{}", namespace.name));
+    let files = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
+    ensure!(files.len() == 1, "{files:?}");
+    files.into_iter().next().context("no token")
+}
+
 #[test]
 fn an_agent_is_attached_to_a_bare_pod() -> anyhow::Result<()> {
     let namespace = Namespace::create("ctl-attach")?;
@@ -283,7 +324,7 @@ fn an_agent_is_attached_to_a_bare_pod() -> anyhow::Result<()> {
     let said = person.run(&["attach", pod.name, "--image", GOSCOPE, "--for", "10m"])?;
     ensure!(said.code() == Some(0), "{}{}", said.err(), namespace.kubectl(&["describe", "pod", pod.name])?);
     has(&said.out(), &["It ends after 10m", "What it cannot do"])?;
-    let token = person.path(&format!("state/goscope/attached/{}/shop-bare.token", namespace.name));
+    let token = only_token(&person, &namespace)?;
     let clear = fs::read_to_string(&token)?;
     ensure!(!namespace.object("pod", pod.name)?.to_string().contains(clear.trim()), "the token is in the pod");
     ensure!(!said.out().contains(clear.trim()), "the token is shown");
@@ -299,6 +340,9 @@ fn an_agent_is_attached_to_a_bare_pod() -> anyhow::Result<()> {
     let file = with(&["capture", "heap", "pod/shop-bare"])?;
     ensure!(fs::read(person.path(file.trim()))?.starts_with(&[0x1f, 0x8b]), "{file}");
     has(&person.refused(&["attach", pod.name, "--image", GOSCOPE])?, &["goscope is in pod shop-bare already"])?;
+    // The refusal took nothing from the agent that is there.
+    ensure!(only_token(&person, &namespace)? == token && fs::read_to_string(&token)? == clear, "another token");
+    has(&with(&["status", "pod/shop-bare"])?, &["you        attached: basic"])?;
     // The app never noticed.
     let status = &namespace.object("pod", pod.name)?["status"]["containerStatuses"][0];
     ensure!(status["restartCount"] == 0 && status["ready"] == true, "{status}");
