@@ -171,11 +171,7 @@ impl Wanted {
                 }
                 "failed" | "cancelled" => {
                     drop(progress);
-                    say(&format!(
-                        "{}: {}",
-                        printable(&state.state),
-                        bounded(state.error.as_deref().unwrap_or("the agent does not say why"))
-                    ));
+                    say(&ending(&state));
                     return Ok(Outcome::Failed);
                 }
                 "running" => {
@@ -208,6 +204,12 @@ impl Wanted {
             }
         }
     }
+}
+
+/// How a capture ended without a profile; the cause may be the app's own words.
+fn ending(state: &State) -> String {
+    let cause = state.error.as_deref().unwrap_or("the agent does not say why");
+    format!("{}: {}", bounded(&state.state), bounded(cause))
 }
 
 /// Whole seconds, as many as the bar can show.
@@ -243,6 +245,17 @@ mod tests {
         for (seconds, expected) in [(0.0, 0), (30.0, 30), (-1.0, 0), (f64::NAN, 0), (f64::INFINITY, 0)] {
             assert_eq!(whole(seconds), expected, "{seconds}");
         }
+    }
+
+    #[test]
+    fn a_failure_is_told_and_drives_no_terminal() {
+        let state: State =
+            serde_json::from_value(json!({"state": "failed", "error": "it said \u{1b}]0;x"})).expect("a state");
+        assert_eq!(ending(&state), "failed: it said \\u{1b}]0;x");
+        assert_eq!(
+            ending(&State { state: "cancelled".to_owned(), ..State::default() }),
+            "cancelled: the agent does not say why"
+        );
     }
 
     #[test]

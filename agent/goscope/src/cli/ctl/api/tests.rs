@@ -150,6 +150,7 @@ fn refusals_in_the_agents_own_words() {
             "goscope: no such route\n",
             "no such route (unknown_route, status 404); the agent is older than this command",
         ),
+        (403, vec![problem], r#"{"title":"no","code":"\u001b[2J"}"#, "no (\\u{1b}[2J, status 403)"),
         (502, vec![("content-type", "text/html")], "<html>\nhello", "Bad Gateway (status 502)"),
         (500, vec![text], "", "Internal Server Error (status 500)"),
         (401, vec![text], "goscope: \u{1b}[2Jno\nsecond line", "\\u{1b}[2Jno (status 401)"),
