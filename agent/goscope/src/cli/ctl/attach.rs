@@ -120,22 +120,23 @@ impl Args {
 /// What a person sees until the container runs: the seconds, and each new trouble once.
 struct Waiting {
     progress: Option<Progress>,
-    trouble: String,
+    /// The kubelet gives two by turns.
+    told: Vec<String>,
 }
 
 impl Default for Waiting {
     fn default() -> Self {
-        Self { progress: Some(Progress::new("starting", Unit::Seconds, None)), trouble: String::new() }
+        Self { progress: Some(Progress::new("starting", Unit::Seconds, None)), told: Vec::new() }
     }
 }
 
 impl Waiting {
     fn at(&mut self, seconds: u64, trouble: Option<&str>) {
-        if let Some(trouble) = trouble.filter(|trouble| *trouble != self.trouble) {
+        if let Some(trouble) = trouble.filter(|trouble| !self.told.iter().any(|told| told == trouble)) {
             // Cleared first, and drawn again below the message.
             self.progress = None;
             say(&format!("{trouble}; the kubelet tries again"));
-            trouble.clone_into(&mut self.trouble);
+            self.told.push(trouble.to_owned());
         }
         self.progress.get_or_insert_with(|| Progress::new("starting", Unit::Seconds, None)).at(seconds);
     }
