@@ -5,6 +5,11 @@ use std::time::{Duration, Instant};
 use goscope_e2e::cluster::namespace::Namespace;
 use goscope_e2e::cluster::{image, node};
 
+/// Process 1 of the sidecar's container.
+pub(crate) const SIDECAR: [&str; 2] = ["/goscope", "agent"];
+/// The agent, which process 1 starts.
+pub(crate) const AGENT: [&str; 1] = ["goscope-agent"];
+
 /// What differs between cases.
 #[derive(Clone, Copy)]
 pub(crate) struct Pod<'a> {

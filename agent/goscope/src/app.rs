@@ -79,6 +79,11 @@ pub struct Embedded {
     pub audience: Audience,
 }
 
+/// A fault of ours, not of the call: whoever started the agent starts it again.
+#[derive(Debug, thiserror::Error)]
+#[error("the recorder ended by itself")]
+pub struct RecorderEnded;
+
 /// How long a listener waits for an address that another agent is about to leave.
 const BIND_PATIENCE: Duration = Duration::from_secs(3);
 /// How long requests under way may go on after a stop.
@@ -330,7 +335,7 @@ impl Agent {
             () = terminated()? => tracing::warn!("agent stopped before the spool was read to its end"),
         }
         // Whoever started us starts us again: an agent that does not record must not look like one that does.
-        anyhow::ensure!(!is_recorder_gone, "the recorder ended by itself");
+        anyhow::ensure!(!is_recorder_gone, RecorderEnded);
         Ok(())
     }
 

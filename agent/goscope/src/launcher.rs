@@ -13,6 +13,8 @@
 //!
 //! The end: the app's pipe is drained (a process that holds it open beyond the app's death is given up to `goscope drain`), `exit.json` is
 //! written, the agent's doorbell rung, its report awaited for at most two seconds, and the app's status taken for ours.
+//!
+//! The agent's own container has something like it, [`keep_worker`]: process 1 starts the agent and stays.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -54,10 +56,12 @@ mod recorder;
 mod signals;
 mod supervisor;
 mod sys;
+mod worker;
 
 pub use self::agent::{AgentOptions, Notices};
 pub use self::drain::drain;
 pub use self::recorder::SPOOL_MIN;
+pub use self::worker::keep_worker;
 
 /// The pipe's size that is asked for: what a dying app can write before it has to wait for us.
 const PIPE_BYTES: usize = 1 << 20;
@@ -310,10 +314,7 @@ impl Session {
             Phase::Finishing => None,
         };
         let timeout = [next, leave_at].into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
-        let timeout = timeout.map(|t| Timespec {
-            tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(t.subsec_nanos()),
-        });
+        let timeout = timeout.map(timespec);
         let mut fds = [PollFd::new(&self.signals, PollFlags::IN), PollFd::new(self.pump.news.as_ref(), PollFlags::IN)];
         // An interrupted wait is a short one.
         poll(&mut fds, timeout.as_ref()).ok();
@@ -451,7 +452,12 @@ impl Session {
     }
 }
 
-/// Ends as the app ended.
+/// As poll(2) takes it.
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(time.subsec_nanos()) }
+}
+
+/// Ends as the child ended whose status is ours.
 fn leave(ending: Option<State>) -> ExitCode {
     match ending {
         Some(State::Exited(status)) => ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)),

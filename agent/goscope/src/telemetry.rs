@@ -56,6 +56,11 @@ pub fn init(destination: Destination<'_>, level: Option<&str>) -> io::Result<()>
     Ok(())
 }
 
+/// Lets `say` log on standard error in a process that otherwise has no log and may still set one up.
+pub fn aside(level: Option<&str>, say: impl FnOnce()) {
+    tracing::subscriber::with_default(subscriber(io::stderr, parse_level(level).unwrap_or(LevelFilter::INFO)), say);
+}
+
 /// An error with all its sources, for the field `error`: `cannot connect to the target: connection reset by peer`.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -165,14 +165,34 @@ impl ContainerProcess {
         Ok(fs::write(format!("/proc/{}/oom_score_adj", self.0), "1000")?)
     }
 
+    /// Makes it the kernel's choice by its size alone, among processes that it has nothing else to judge by.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn weigh_by_size(self) -> anyhow::Result<()> {
+        Ok(fs::write(format!("/proc/{}/oom_score_adj", self.0), "0")?)
+    }
+
     /// Resident memory, in KiB.
     ///
     /// # Errors
     /// The process has ended.
     pub fn resident_kib(self) -> anyhow::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        self.kib("status", "VmRSS:")
+    }
+
+    /// Memory that no other process has, in KiB: what it costs beside others of the same executable.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn private_kib(self) -> anyhow::Result<u64> {
+        Ok(self.kib("smaps_rollup", "Private_Clean:")? + self.kib("smaps_rollup", "Private_Dirty:")?)
+    }
+
+    fn kib(self, file: &str, name: &str) -> anyhow::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.0))?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        Ok(value.trim().trim_end_matches(" kB").parse()?)
     }
 }
 

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 
-use crate::app::{self, Embedded, Start};
+use crate::app::{self, Embedded, RecorderEnded, Start};
 use crate::config::check::{load, parse_target, process_environment, salvage};
 use crate::config::units::parse_duration;
 use crate::config::{Config, ENV_CONFIG};
+use crate::launcher;
 use crate::notice::Audience;
 
 /// Run the gate, the recorder and the metrics beside an app
@@ -40,6 +41,12 @@ pub struct Args {
     /// Keep what is recorded and captured below this folder, and delete the folder at the end
     #[arg(long, hide = true, value_name = "DIR", requires = "lifetime", conflicts_with = "embedded")]
     scratch: Option<PathBuf>,
+    /// Do what process 1 of a container does: leave the work to a second process, and start that again when it dies
+    #[arg(long, hide = true, conflicts_with = "embedded")]
+    supervise: bool,
+    /// Started by such a process
+    #[arg(long, hide = true)]
+    worker: bool,
 }
 
 /// Kubernetes sets it in every container.
@@ -53,6 +60,14 @@ impl Args {
     /// # Errors
     /// Elsewhere, the configuration is wrong, or a listener cannot be opened.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        // Before there is a thread or a runtime, so that who only waits holds next to no memory.
+        if !self.worker
+            && !self.embedded
+            && (self.supervise || getpid() == Pid::INIT)
+            && let Some(ended) = launcher::keep_worker()
+        {
+            return Ok(ended);
+        }
         let embedded =
             self.data.filter(|_| self.embedded).map(|data| Embedded { data, run: self.run, audience: self.notices });
         // In a pod the app is not started before its sidecar has been, and does not count as ready while that is down.
@@ -96,8 +111,13 @@ impl Args {
         });
         // A volume that does not answer may hold up the thread that reads from it, but not our end.
         runtime.shutdown_background();
-        ended?;
-        Ok(ExitCode::SUCCESS)
+        match ended {
+            Err(error) if error.is::<RecorderEnded>() => {
+                tracing::error!(%error, "agent stopped by a fault of its own");
+                Ok(ExitCode::FAILURE)
+            }
+            ended => ended.map(|()| ExitCode::SUCCESS),
+        }
     }
 }
 

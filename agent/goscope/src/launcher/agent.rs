@@ -2,7 +2,10 @@
 //!
 //! Standard input is the doorbell: a byte says that the run has ended, end of file that the launcher is gone. Standard error carries lines for
 //! the person. The pipes are made once and given to each incarnation, so that nothing is lost between two of them.
+//!
+//! The agent of a container needs no pipes: it is started by [`start_worker`], stands where its process 1 stands, and dies with it.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
@@ -90,7 +93,7 @@ impl Agent {
             Some(voice) => Stdio::from(voice.try_clone()?),
             None => Stdio::null(),
         });
-        spawn_apart(command, mask)
+        spawn_apart(command, ChildSetup { mask, as_given: false, dies_with_us: false, gotraceback: false })
     }
 
     /// The run has ended.
@@ -105,7 +108,23 @@ pub(super) fn start_drain(app: OwnedFd, mask: Mask) -> io::Result<i32> {
     rustix::io::ioctl_fionbio(&app, false)?;
     let mut command = own_command();
     command.arg("drain").stdin(Stdio::from(app)).stdout(Stdio::null()).current_dir("/");
-    spawn_apart(command, mask)
+    spawn_apart(command, ChildSetup { mask, as_given: false, dies_with_us: false, gotraceback: false })
+}
+
+/// The first word of the agent that a container's process 1 has started, by which it can be told from that process.
+const WORKER: &str = "goscope-agent";
+
+/// Starts the agent as we were called ourselves, `arguments` without our name, and returns its process id.
+pub(super) fn start_worker(arguments: impl IntoIterator<Item = OsString>, mask: Mask) -> io::Result<i32> {
+    let mut command = own_command();
+    command.arg0(WORKER).args(worker_arguments(arguments));
+    spawn_apart(command, ChildSetup { mask, as_given: true, dies_with_us: true, gotraceback: false })
+}
+
+/// The same arguments with the mark of a worker behind the command's name, because an option at the end might stand behind `--`.
+fn worker_arguments(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments = arguments.into_iter();
+    arguments.next().into_iter().chain(["--worker".into()]).chain(arguments).collect()
 }
 
 /// This program, even if its file was replaced meanwhile.
@@ -116,9 +135,9 @@ fn own_command() -> Command {
 }
 
 /// In a process group of its own, which the terminal's signals do not reach.
-fn spawn_apart(mut command: Command, mask: Mask) -> io::Result<i32> {
+fn spawn_apart(mut command: Command, setup: ChildSetup) -> io::Result<i32> {
     command.process_group(0);
-    prepare_child(&mut command, ChildSetup { mask, as_given: false, dies_with_us: false, gotraceback: false });
+    prepare_child(&mut command, setup);
     let child = command.spawn()?;
     Ok(i32::try_from(child.id()).expect("a process id fits pid_t, where it came from"))
 }
@@ -126,6 +145,15 @@ fn spawn_apart(mut command: Command, mask: Mask) -> io::Result<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_is_called_as_we_were_and_marked() {
+        let check = |given: &[&str], expected: &[&str]| {
+            assert_eq!(worker_arguments(given.iter().map(OsString::from)), expected);
+        };
+        check(&["agent"], &["agent", "--worker"]);
+        check(&["agent", "--config", "a b", "--"], &["agent", "--worker", "--config", "a b", "--"]);
+    }
 
     #[test]
     fn an_agent_that_nobody_listens_to_is_not_held_up() {

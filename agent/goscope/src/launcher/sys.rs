@@ -83,6 +83,11 @@ impl Mask {
         }
     }
 
+    /// Makes it the calling thread's, in place of what is blocked now.
+    pub(super) fn restore(self) {
+        self.change(libc::SIG_SETMASK);
+    }
+
     fn change(self, how: i32) {
         // SAFETY: the set is initialised; pthread_sigmask is async-signal-safe and fails only for an unknown `how`.
         unsafe { libc::pthread_sigmask(how, &raw const self.0, std::ptr::null_mut()) };
@@ -164,7 +169,7 @@ pub(super) fn prepare_child(command: &mut Command, setup: ChildSetup) {
         if setup.dies_with_us {
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             if rustix::process::getppid() != Some(parent) {
-                // The launcher died before the line above; nobody is left to mirror this child.
+                // Our parent died before the line above; nobody is left to mirror this child.
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
         }
@@ -188,7 +193,7 @@ pub(super) fn prepare_child(command: &mut Command, setup: ChildSetup) {
                 }
             }
         }
-        setup.mask.change(libc::SIG_SETMASK);
+        setup.mask.restore();
         Ok(())
     };
     // SAFETY: between fork and exec the closure only makes system calls on its own copies, but for putenv, which is argued above.

@@ -22,23 +22,28 @@ pub(super) fn command(debug: SocketAddr, metrics: SocketAddr) -> Command {
     command
 }
 
-/// What `/readyz` answers: status line and body; `None` as long as nobody listens.
-fn readyz(address: SocketAddr) -> Option<String> {
+/// Status line, header and body; `None` as long as nobody listens.
+pub(super) fn get(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)
 }
 
 pub(super) fn until_readyz_says(address: SocketAddr, wanted: &str) {
+    let is_there = || get(address, "/readyz").filter(|said| said.ends_with(wanted));
+    until(&format!("/readyz says {wanted:?}"), is_there);
+}
+
+/// Looks again and again.
+pub(super) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let said = readyz(address);
-        if said.as_ref().is_some_and(|said| said.ends_with(wanted)) {
-            return;
+        if let Some(found) = look() {
+            return found;
         }
-        assert!(Instant::now() < deadline, "{wanted:?}: {said:?}");
+        assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

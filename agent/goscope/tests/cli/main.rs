@@ -6,6 +6,7 @@ mod backup;
 mod health;
 mod install;
 mod version;
+mod worker;
 
 use std::process::{Command, Output, Stdio};
 
