@@ -135,7 +135,7 @@ fn merged(paths: impl Iterator<Item = PathBuf>) -> Result<Kubeconfig, Kubeconfig
             Err(error) => return Err(error),
         }
     }
-    merged.ok_or(missing.unwrap_or(KubeconfigError::FindPath))
+    merged.ok_or_else(|| missing.unwrap_or(KubeconfigError::FindPath))
 }
 
 async fn read(access: &Access) -> Result<Config, Problem> {
