@@ -117,7 +117,16 @@ fn sealed() -> anyhow::Result<()> {
     for reach in ["loopback", "network"] {
         await_metric(&address, &format!("goscope_bypass_found{{reach=\"{reach}\"}} 0"))?;
     }
-    Ok(())
+
+    // The volume outlives the container, and so does the socket of a process that crashed.
+    raise(&address, "nil")?;
+    namespace.await_pod(name(&pod)?, "the app has started again", |pod| {
+        let app = &pod["status"]["containerStatuses"][0];
+        (app["restartCount"] == 1 && app["ready"] == true).then_some(())
+    })?;
+    wait::until("the gate answers again", || {
+        (tunnel.status(&namespace.token, "heap", 1).ok()? == ["200"]).then_some(())
+    })
 }
 
 /// An ordinary container in place of the native sidecar, an image volume in place of the copy.
