@@ -199,11 +199,11 @@ test_documents() {
     # What the documentation quotes of goscope.dev/missing is what the policy says, up to the … of the quotation.
     while read -r line; do
         grep -qF -- "$line" charts/debug-sidecar/templates/policy.yaml || fails "troubleshooting.md: the policy never says \"$line\""
-    done < <(grep -oE 'goscope\.dev/missing: launcher: [^|]*`' deploy/docs/troubleshooting.md | sed -E 's/^.*launcher: //; s/.$//; s/ …$//; s/^.* … //')
+    done < <(grep -oE 'goscope\.dev/missing: [a-z]+: [^|]*`' deploy/docs/troubleshooting.md | sed -E 's/^.*missing: [a-z]+: //; s/.$//; s/ …$//; s/^.* … //')
 }
 
 test_chart() {
-    local release shop tuned own chart name part value
+    local release shop tuned own chart name part value numbers
     chart_work=$(mktemp -d)
     at_exit "rm -rf '$chart_work'"
     own=charts/debug-sidecar
@@ -240,6 +240,7 @@ test_chart() {
     golden archive goscope "$own" 'injection.enabled=false' 'archive={"enabled":true,"claim":"evidence"}' 'tokens.create=true'
     golden injection-tuned goscope "$own" "config=$tuned" 'ports={"debug":7061,"metrics":7464}' 'target="localhost:7070"' 'data={"type":"ephemeral"}' \
         'podMonitor.enabled=true' 'injection.failurePolicy="Fail"' 'launcher.delivery="image"'
+    golden injection-some goscope "$own" 'injection.namespaces=["shop","search"]' 'podMonitor.enabled=true' 'sealed.enabled=true' 'sidecar.resources={"limits":{"memory":"32Mi"}}' 'remote.allow=["!10.9.8.7","::ffff:10.0.0.0/104","fe80::1"]'
     golden injection-off goscope "$own" enabled=false
     [ ! -s tests/chart/golden/injection-off.yaml ] || fails "switched off, the chart renders something"
     ! grep -q goscope tests/chart/golden/subchart-off.yaml || fails "switched off, something of goscope is left in the service"
@@ -269,6 +270,8 @@ test_chart() {
     refused "data.existingClaim must name" "$own" 'data.type="existingClaim"'
     refused "ports.debug, ports.metrics and ports.remote must differ" "$own" 'ports.debug=9464'
     refused "ports.debug, ports.metrics and ports.remote must differ" "$own" 'ports.remote=6061'
+    refused "is a port that goscope listens on itself" "$own" 'target="localhost:6061/"'
+    refused "is a port that goscope listens on itself" "$own" 'target="[::1]:6062"' 'remote.enabled=true'
     refused "which is tokens.secret already" "$own" 'tokens.secrets=["goscope-tokens"]'
     refused "must be another Secret than tokens.secret" "$shop" 'debug-sidecar.tokens={"create":true,"secret":"goscope-token"}'
     refused "injected pods look for the Secret in their own namespaces" "$own" 'tokens.create=true'
@@ -306,6 +309,19 @@ test_chart() {
             fails "Helm $release, alias: $(cat "$chart_work/out")"
         fi
     done
+
+
+    # Twice they could not tell whose.
+    sed -i '/^    alias: recorder$/{p;s|.*|    repository: file://../../../charts/debug-sidecar\n  - name: debug-sidecar\n    version: 0.1.0\n    alias: second|}' "$shop/Chart.yaml"
+    with_helm "${helm_releases[0]}" dependency update "$shop" >"$chart_work/out" 2>&1 || fails "two aliases: $(cat "$chart_work/out")"
+    refused "lists debug-sidecar twice" "$shop" 'recorder.logLevel="trace"'
+
+    # Names that look like numbers stay names.
+    numbers='data={"type":"existingClaim","existingClaim":"123"}'
+    render "${helm_releases[1]}" 7 "$own" "$numbers" 'fullnameOverride="1e3"' 'nameOverride="5"' 'tokens={"secret":"456","secrets":["789"]}' 'remote={"enabled":true,"secret":"12"}' \
+        'image.pullSecrets=["34"]' 'archive.enabled=true' 'backup={"enabled":true,"claim":"56"}' 'podMonitor.enabled=true' 'prometheusRule.enabled=true' 'injection.enabled=false' >"$chart_work/numbers" ||
+        fails "names that look like numbers are refused"
+    ! grep -nE '(^|[ -])[a-zA-Z./]*([nN]ame|instance): [0-9.e]+$' "$chart_work/numbers" >&2 || fails "a name is rendered as a number"
 
     [ "$chart_failures" = 0 ] || die "$chart_failures checks of the chart failed"
     say "the chart renders as expected with Helm ${helm_releases[*]}"

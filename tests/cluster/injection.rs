@@ -119,8 +119,10 @@ fn what_is_asked_for_and_nothing_else() -> anyhow::Result<()> {
     cron_job(&labelled)?;
     without_command(&labelled)?;
     without_configuration(&labelled)?;
+    as_root(&unlabelled)?;
     network_and_teams(&policy, &labelled)?;
     cron_job_without_label(&labelled)?;
+    sealed_and_for_some(&policy, &labelled, &unlabelled)?;
     drop(policy);
     drop(alone);
     Ok(())
@@ -150,6 +152,59 @@ fn network_and_teams(policy: &Policy<'_>, namespace: &Namespace) -> anyhow::Resu
             |volume: &Value| volume["secret"]["secretName"] == secret && volume["secret"]["optional"] == true;
         ensure!(volumes.iter().any(optional), "{secret}: {pod}");
     }
+    Ok(())
+}
+
+/// In sealed mode a container without a command gets the place of the socket too; and a policy for some namespaces leaves the others alone.
+fn sealed_and_for_some(policy: &Policy<'_>, labelled: &Namespace, unlabelled: &Namespace) -> anyhow::Result<()> {
+    let own = policy.helm.own();
+    let namespaces = format!("injection.namespaces={{{}}}", unlabelled.name);
+    let upgrade = ["upgrade", "goscope", &own, "--namespace", &unlabelled.name, "--reuse-values"];
+    policy.helm.succeed(&[&upgrade[..], &["--set", "sealed.enabled=true", "--set", &namespaces]].concat())?;
+    let mut pod = plain();
+    pod["metadata"]["annotations"]["goscope.dev/inject"] = "enabled".into();
+    let with_command = wait::until("the changed policy is in force", || {
+        let target = |pod: &Value| variable(pod, "GOSCOPE_TARGET_ADDRESS") == Some("unix:///run/goscope/debug.sock");
+        dry_run(unlabelled, &pod).ok().filter(target)
+    })?;
+    ensure!(mounts(&with_command) == ["goscope-run", "goscope-bin", "goscope-spool"], "{with_command}");
+    ensure!(!has_agent(&dry_run(labelled, &pod)?), "a namespace that is not listed");
+    if let Some(container) = pod["spec"]["containers"][0].as_object_mut() {
+        container.remove("command");
+    }
+    let without = dry_run(unlabelled, &pod)?;
+    ensure!(annotation(&without, "missing").contains("states no command"), "{without}");
+    ensure!(mounts(&without) == ["goscope-run"], "{without}");
+    Ok(())
+}
+
+/// The volumes that the app's container mounts.
+fn mounts(pod: &Value) -> Vec<&str> {
+    let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array();
+    mounts.into_iter().flatten().filter_map(|mount| mount["name"].as_str()).collect()
+}
+
+/// A pod whose containers run as root starts, those that were added to it included.
+fn as_root(namespace: &Namespace) -> anyhow::Result<()> {
+    let standard = "pod-security.kubernetes.io/enforce=baseline";
+    node::succeed(node::kubectl(&["label", "namespace", &namespace.name, standard, "--overwrite"]))?;
+    let mut pod = plain();
+    pod["metadata"] =
+        json!({"name": "root", "namespace": namespace.name, "annotations": {"goscope.dev/inject": "enabled"}});
+    pod["spec"]["securityContext"] = json!({"runAsUser": 0});
+    namespace.apply(&pod.to_string())?;
+    namespace.await_ready("root")?;
+    let pod = namespace.object("pod", "root")?;
+    ensure!(has_agent(&pod) && annotation(&pod, "missing").is_empty(), "{pod}");
+
+    // A container's own user does not help the one that copies the launcher.
+    let mut mixed = plain();
+    mixed["metadata"]["annotations"]["goscope.dev/inject"] = "enabled".into();
+    mixed["spec"]["securityContext"] = json!({"runAsUser": 0});
+    mixed["spec"]["containers"][0]["securityContext"]["runAsUser"] = 10001.into();
+    let mixed = dry_run(namespace, &mixed)?;
+    let non_root = |index: usize| &mixed["spec"]["initContainers"][index]["securityContext"]["runAsNonRoot"];
+    ensure!([non_root(0), non_root(1)] == [&json!(true), &json!(false)], "{mixed}");
     Ok(())
 }
 
@@ -240,6 +295,28 @@ fn decisions(labelled: &Namespace, unlabelled: &Namespace) -> anyhow::Result<()>
     ensure!(annotation(&owning, "missing").contains("neither runAsUser nor fsGroup"), "{owning}");
     ensure!(owning["spec"]["securityContext"]["fsGroup"].is_null(), "{owning}");
 
+    // The same with files of a mode that an fsGroup would change, and without where it would not.
+    let secret = |secret: Value| json!({"name": "own", "secret": secret});
+    let key = json!([{"key": "key", "path": "key", "mode": 0o400}]);
+    for (volume, is_changed) in [
+        (secret(json!({"secretName": "key"})), false),
+        (secret(json!({"secretName": "key", "defaultMode": 0o400})), true),
+        (secret(json!({"secretName": "key", "items": key})), true),
+        (json!({"name": "own", "configMap": {"name": "key", "defaultMode": 0o600}}), true),
+        (json!({"name": "own", "projected": {"sources": [{"secret": {"name": "key", "items": key}}]}}), true),
+        (json!({"name": "own", "projected": {"sources": [{"secret": {"name": "key"}}]}}), false),
+        (json!({"name": "own", "emptyDir": {}}), false),
+    ] {
+        let mut pod = plain();
+        if let Some(context) = pod["spec"]["securityContext"].as_object_mut() {
+            context.remove("runAsUser");
+        }
+        pod["spec"]["volumes"] = json!([volume]);
+        let pod = dry_run(labelled, &pod)?;
+        ensure!(annotation(&pod, "missing").contains("neither runAsUser nor fsGroup") == is_changed, "{pod}");
+        ensure!(pod["spec"]["securityContext"]["fsGroup"].is_null() == is_changed, "{pod}");
+    }
+
     // Another target, and one that is none.
     let aimed = dry_run(labelled, &annotated("target", "localhost:7070"))?;
     ensure!(aimed["spec"]["initContainers"][0]["args"] == json!(["agent", "--target", "localhost:7070"]), "{aimed}");
@@ -254,6 +331,77 @@ fn decisions(labelled: &Namespace, unlabelled: &Namespace) -> anyhow::Result<()>
     );
     let no_port = dry_run(labelled, &annotated("profile-port", "http"))?;
     ensure!(annotation(&no_port, "missing").starts_with("target: 127.0.0.1:http is not"), "{no_port}");
+
+    // What the agent would end at, and hold up the app.
+    for (name, value) in [
+        ("profile-port", "70000"),
+        ("profile-port", "0"),
+        ("target", "127.9999.1:80"),
+        ("target", "127.0.0.1:065"),
+        ("target", "127.0.0.1:6061"),
+        ("target", "localhost:9464"),
+    ] {
+        let pod = dry_run(labelled, &annotated(name, value))?;
+        ensure!(pod["spec"]["initContainers"][0]["args"] == json!(["agent"]), "{pod}");
+        ensure!(annotation(&pod, "missing").starts_with("target: "), "{name} {value}: {pod}");
+    }
+    let highest = dry_run(labelled, &annotated("profile-port", "65535"))?;
+    ensure!(highest["spec"]["initContainers"][0]["args"][2] == "127.0.0.1:65535", "{highest}");
+
+    // What would make the pod invalid.
+    for (name, said) in [("", ""), ("a name", "config: a name is not a name")] {
+        let pod = dry_run(labelled, &annotated("config", name))?;
+        ensure!(has_agent(&pod) && annotation(&pod, "missing").starts_with(said), "{pod}");
+        ensure!(said.is_empty() == annotation(&pod, "missing").is_empty(), "{pod}");
+        ensure!(!pod["spec"]["volumes"].to_string().contains("goscope-config"), "{pod}");
+    }
+
+    // What the app would be without: its port, its volume, its resources.
+    let port = |pod: &mut Value, container: &str, number: u16, protocol: &str| {
+        pod["spec"][container][0]["ports"] = json!([{"containerPort": number, "protocol": protocol}]);
+    };
+    let first = |pod: &mut Value| {
+        let mut first = pod["spec"]["containers"][0].clone();
+        first["name"] = "first".into();
+        if let Some(first) = first.as_object_mut() {
+            first.remove("readinessProbe");
+        }
+        pod["spec"]["initContainers"] = json!([first]);
+    };
+    for (said, pod) in [
+        ("everything: the pod declares port 9464", changed(&|pod| port(pod, "containers", 9464, "TCP"))),
+        (
+            "everything: the pod declares port 6061",
+            changed(&|pod| {
+                first(pod);
+                port(pod, "initContainers", 6061, "TCP");
+            }),
+        ),
+        (
+            "everything: the pod has a volume goscope-data of its own",
+            changed(&|pod| pod["spec"]["volumes"] = json!([{"name": "goscope-data", "emptyDir": {}}])),
+        ),
+        (
+            "everything: the pod states resources",
+            changed(&|pod| pod["spec"]["resources"] = json!({"limits": {"memory": "20Mi"}})),
+        ),
+    ] {
+        let pod = dry_run(labelled, &pod)?;
+        ensure!(annotation(&pod, "missing").starts_with(said), "{pod}");
+        ensure!(annotation(&pod, "injected").is_empty() && !pod["spec"].to_string().contains("/goscope:"), "{pod}");
+    }
+    // By another protocol, or not used without the remote listener.
+    ensure!(has_agent(&dry_run(labelled, &changed(&|pod| port(pod, "containers", 9464, "UDP")))?));
+    ensure!(has_agent(&dry_run(labelled, &changed(&|pod| port(pod, "containers", 6062, "TCP")))?));
+
+    // Our volumes bring their part where the kubelet counts them.
+    let counted =
+        changed(&|pod| pod["spec"]["containers"][0]["resources"] = json!({"limits": {"ephemeral-storage": "50Mi"}}));
+    let counted = dry_run(labelled, &counted)?;
+    let resources = &counted["spec"]["initContainers"][0]["resources"];
+    ensure!(resources["limits"] == json!({"memory": "32Mi", "ephemeral-storage": "1600Mi"}), "{counted}");
+    ensure!(resources["requests"]["ephemeral-storage"] == "1600Mi", "{counted}");
+    ensure!(pod["spec"]["initContainers"][0]["resources"]["limits"]["ephemeral-storage"].is_null(), "{pod}");
 
     // The app's GOTRACEBACK, which stays its own where it has one.
     let traced = dry_run(labelled, &annotated("traceback", "system"))?;

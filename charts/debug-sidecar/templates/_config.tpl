@@ -38,6 +38,14 @@
 {{- if ne 3 (list (int $values.ports.debug) (int $values.ports.metrics) (int $values.ports.remote) | uniq | len) -}}
 {{- fail "debug-sidecar: ports.debug, ports.metrics and ports.remote must differ" -}}
 {{- end -}}
+{{- if not $values.sealed.enabled -}}
+{{- $port := regexFind "[0-9]+/?$" $values.target | trimSuffix "/" | int -}}
+{{- $own := list (int $values.ports.debug) (int $values.ports.metrics) -}}
+{{- if $values.remote.enabled -}}{{- $own = append $own (int $values.ports.remote) -}}{{- end -}}
+{{- if has $port $own -}}
+{{- fail (printf "debug-sidecar: target (%s) is a port that goscope listens on itself, by ports.debug, ports.metrics or ports.remote; it must be the app's" $values.target) -}}
+{{- end -}}
+{{- end -}}
 {{- if has $values.tokens.secret $values.tokens.secrets -}}
 {{- fail (printf "debug-sidecar: tokens.secrets lists %s, which is tokens.secret already" $values.tokens.secret) -}}
 {{- end -}}

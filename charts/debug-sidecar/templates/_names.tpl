@@ -9,6 +9,9 @@ are one level down, under the name or the alias of the dependency. Returns JSON 
 {{- else -}}
 {{- range $name, $sub := .Subcharts -}}
 {{- if eq (index ($sub.Chart.Annotations | default dict) "goscope.dev/chart" | toString) "debug-sidecar" -}}
+{{- if $own -}}
+{{- fail "debug-sidecar: Chart.yaml lists debug-sidecar twice under dependencies; a chart has it once, and its includes could not tell which one is meant" -}}
+{{- end -}}
 {{- $own = dict "values" $sub.Values "appVersion" $sub.Chart.AppVersion "root" false -}}
 {{- end -}}
 {{- end -}}
@@ -33,8 +36,8 @@ are one level down, under the name or the alias of the dependency. Returns JSON 
 
 {{- define "debug-sidecar.labels" -}}
 {{- $own := include "debug-sidecar.own" . | fromJson -}}
-app.kubernetes.io/name: {{ $own.values.nameOverride | default "debug-sidecar" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ $own.values.nameOverride | default "debug-sidecar" | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ $own.appVersion | quote }}
 app.kubernetes.io/component: goscope
 app.kubernetes.io/managed-by: {{ .Release.Service }}

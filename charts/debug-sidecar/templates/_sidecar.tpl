@@ -44,7 +44,9 @@ goscope.dev/injected: {{ $own.appVersion | quote }}
 {{ include "debug-sidecar.commonVolumes" . }}
 - name: goscope-config
   configMap:
-    name: {{ include "debug-sidecar.fullname" . }}
+    name: {{ include "debug-sidecar.fullname" . | quote }}
+    # Optional: a pod of before that must move to another node after an upgrade has switched goscope off would wait for it.
+    optional: true
 {{- end -}}
 {{- end -}}
 
@@ -167,6 +169,25 @@ goscope.dev/injected: {{ $own.appVersion | quote }}
     {{- end }}
 {{- end -}}
 
+{{/*
+What the agent states where a container of the pod has a limit for ephemeral storage: the kubelet counts emptyDirs against the sum of these limits, and evicts the pod
+that exceeds it. So our volumes bring their own part. What sidecar.resources says of it stands.
+*/}}
+{{- define "debug-sidecar.countedResources" -}}
+{{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
+{{- $mebibytes := include "debug-sidecar.mebibytes" $values.spool.sizeLimit | int64 -}}
+{{- if eq $values.data.type "emptyDir" -}}
+{{- $mebibytes = add $mebibytes (include "debug-sidecar.mebibytes" $values.data.sizeLimit | int64) -}}
+{{- end -}}
+{{- /* The launcher's copy and what the agent logs. */}}
+{{- $part := dict "ephemeral-storage" (printf "%dMi" (add $mebibytes 64)) -}}
+{{- $resources := deepCopy $values.sidecar.resources -}}
+{{- if not (hasKey ($resources.limits | default dict) "ephemeral-storage") -}}
+{{- $resources = merge (dict "limits" (deepCopy $part) "requests" $part) $resources -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
 {{- define "debug-sidecar.install" -}}
 {{- $values := (include "debug-sidecar.own" . | fromJson).values -}}
 {{- if eq $values.launcher.delivery "copy" -}}
@@ -201,7 +222,7 @@ goscope.dev/injected: {{ $own.appVersion | quote }}
 - name: goscope-data
   {{- if eq $values.data.type "existingClaim" }}
   persistentVolumeClaim:
-    claimName: {{ $values.data.existingClaim }}
+    claimName: {{ $values.data.existingClaim | quote }}
   {{- else if eq $values.data.type "ephemeral" }}
   ephemeral:
     volumeClaimTemplate:
@@ -221,7 +242,7 @@ goscope.dev/injected: {{ $own.appVersion | quote }}
 {{- if $values.remote.enabled }}
 - name: goscope-tls
   secret:
-    secretName: {{ $values.remote.secret }}
+    secretName: {{ $values.remote.secret | quote }}
     optional: true
 {{- end }}
 {{- if $values.sealed.enabled }}
@@ -237,12 +258,12 @@ goscope.dev/injected: {{ $own.appVersion | quote }}
 # Optional: a pod without it runs, and the gate refuses everybody until the Secret is there.
 - name: goscope-tokens
   secret:
-    secretName: {{ $values.tokens.secret }}
+    secretName: {{ $values.tokens.secret | quote }}
     optional: true
 {{- range $index, $secret := $values.tokens.secrets }}
 - name: goscope-tokens-{{ $index }}
   secret:
-    secretName: {{ $secret }}
+    secretName: {{ $secret | quote }}
     optional: true
 {{- end }}
 {{- end -}}
@@ -273,7 +294,7 @@ annotations:
 {{- with $values.image.pullSecrets -}}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end -}}
 {{- end -}}
