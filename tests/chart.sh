@@ -199,7 +199,7 @@ test_documents() {
     # What the documentation quotes of goscope.dev/missing is what the policy says, up to the … of the quotation.
     while read -r line; do
         grep -qF -- "$line" charts/debug-sidecar/templates/policy.yaml || fails "troubleshooting.md: the policy never says \"$line\""
-    done < <(grep -oE 'goscope\.dev/missing: [a-z]+: [^|]*`' deploy/docs/troubleshooting.md | sed -E 's/^.*missing: [a-z]+: //; s/.$//; s/ …$//; s/^.* … //')
+    done < <(grep -oE 'goscope\.dev/missing: [a-z]+: [^|]*`' deploy/docs/troubleshooting.md | sed -E 's/^.*missing: [a-z]+: //; s/.$//; s/ …$//; s/^(.* )?… //')
 }
 
 test_chart() {
