@@ -9,7 +9,7 @@
 //! signals reach it from the kernel, once; without one it has its own process group and every signal comes from us.
 //!
 //! Before the app has started, whatever keeps the launcher from its work (no descriptor, no thread, no process to be had) makes it execute the
-//! app in its own place; a spool that cannot be written only ends the recording.
+//! app in its own place; a spool that cannot be written only ends the recording. Room in the spool is made by a thread of its own (`clear`) meanwhile.
 //!
 //! The end: the app's pipe is drained (a process that holds it open beyond the app's death is given up to `goscope drain`), `exit.json` is
 //! written, the agent's doorbell rung, its report awaited for at most two seconds, and the app's status taken for ours.
@@ -33,6 +33,7 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with}
 
 use self::agent::Agent;
 use self::app::App;
+use self::clear::{Clearing, Limits};
 use self::outlet::say;
 use self::pump::{Inlets, Order, Progress, Pump};
 use self::record::Exit;
@@ -44,6 +45,7 @@ use crate::spool::REPORT;
 
 mod agent;
 mod app;
+mod clear;
 mod drain;
 mod mask;
 mod notices;
@@ -73,7 +75,7 @@ const LATE_ENDS_MAX: u32 = 3;
 const REPORT_LOOK: Duration = Duration::from_millis(5);
 /// How long the app's last bytes may take after somebody asked us to end as well.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the exit record waits for the build information of an app that died at once.
+/// How long the exit record waits for the build information of an app that died at once, and for what was done about the other runs.
 const NOTE_PATIENCE: Duration = Duration::from_millis(500);
 /// A longer report is cut.
 const REPORT_BYTES_MAX: u64 = 256 << 10;
@@ -89,6 +91,8 @@ pub struct Launch {
     pub spool: PathBuf,
     /// Bytes of stderr that this run keeps there at most; [`SPOOL_MIN`] at least.
     pub spool_bytes_max: u64,
+    /// Bytes that all runs keep there together at most; less than a run may keep bounds that as well.
+    pub spool_total_bytes: u64,
     /// The agent to keep beside the app.
     pub agent: Option<AgentOptions>,
     /// Nothing but the app's own bytes on stderr, unless the app cannot be started.
@@ -128,24 +132,32 @@ pub fn launch(launch: Launch) -> ExitCode {
                 folder.filter(|_| launch.agent.is_none()).map(|folder| program::note(app.executable(), folder));
             session.watch(pid, now)
         }
-        Ok((_, Err(error))) => not_started(&app, folder.as_deref(), &error, now),
+        Ok((session, Err(error))) => not_started(&app, Some(&session.clearing), folder.as_deref(), &error, now),
         Err(_) => {
             if let Some(folder) = &folder {
                 folder.remove();
             }
             let error = app.exec(mask);
-            not_started(&app, None, &error, now)
+            not_started(&app, None, None, &error, now)
         }
     }
 }
 
-fn not_started(app: &App<'_>, folder: Option<&RunFolder>, error: &io::Error, started: SystemTime) -> ExitCode {
+fn not_started(
+    app: &App<'_>,
+    clearing: Option<&Clearing>,
+    folder: Option<&RunFolder>,
+    error: &io::Error,
+    started: SystemTime,
+) -> ExitCode {
     let (status, text) = app::start_failure(app.program, error);
+    // Also without a record: what is too much has to go where an app never starts.
+    let cleared = clearing.map(|clearing| clearing.wait(NOTE_PATIENCE)).unwrap_or_default();
     if let Some(folder) = folder {
         let mut exit = Exit::new(started);
         exit.not_started(status, &text, SystemTime::now());
         // The status and the line below tell it as well.
-        drop(folder.write_exit(&exit.record(0, 0)));
+        drop(folder.write_exit(&exit.record(0, 0, cleared)));
     }
     say(&format!("goscope: {text}\n"));
     ExitCode::from(status)
@@ -167,6 +179,8 @@ struct Session {
     agent: Option<Keeper>,
     /// The copy of the app's build information, where we make one.
     noting: Option<program::Noting>,
+    /// What is done about the other runs.
+    clearing: Clearing,
     is_quiet: bool,
     /// We were stopped with the app and are continued: the next SIGCONT is the shell's, which the app has had as well.
     was_stopped: Cell<bool>,
@@ -214,14 +228,16 @@ impl Session {
         let capacity = fcntl_setpipe_size(&writer, PIPE_BYTES).or_else(|_| fcntl_getpipe_size(&writer))?;
         let (agent, ear) = match &launch.agent {
             Some(options) => {
-                let run = folder.is_some().then_some(run);
+                let run = folder.is_some().then(|| run.clone());
                 let (agent, ear) = Agent::new(options.clone(), run)?;
                 (Some(agent), ear)
             }
             None => (None, None),
         };
         let signals = Signals::take(signals::taken())?;
-        let recorder = folder.clone().map(|folder| Recorder::new(folder, launch.spool_bytes_max));
+        let run_bytes = launch.spool_bytes_max.min(launch.spool_total_bytes).max(SPOOL_MIN);
+        let clearing = clear::begin(launch.spool.clone(), run, Limits::new(run_bytes, launch.spool_total_bytes));
+        let recorder = folder.clone().map(|folder| Recorder::new(folder, run_bytes));
         let inlets = Inlets { app: reader, capacity, agent: ear, is_quiet: launch.is_quiet };
         let pump = Pump::start(inlets, recorder)?;
         let standing = Standing {
@@ -240,6 +256,7 @@ impl Session {
                 pump,
                 agent,
                 noting: None,
+                clearing,
                 is_quiet: launch.is_quiet,
                 was_stopped: Cell::new(false),
             },
@@ -394,8 +411,11 @@ impl Session {
             noting.wait(NOTE_PATIENCE);
         }
         let shared = &self.pump.shared;
-        let record =
-            exit.record(shared.stderr_bytes.load(Ordering::Relaxed), shared.unspooled_bytes.load(Ordering::Relaxed));
+        let record = exit.record(
+            shared.stderr_bytes.load(Ordering::Relaxed),
+            shared.unspooled_bytes.load(Ordering::Relaxed),
+            self.clearing.wait(NOTE_PATIENCE),
+        );
         if let Err(error) = folder.write_exit(&record)
             && !self.is_quiet
         {

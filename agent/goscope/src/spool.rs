@@ -10,9 +10,9 @@
 //! ```
 //!
 //! `<run>` is `<UTC time>-<8 hex digits>`, for example `2026-11-23T08-57-04Z-1f2e3d4c`, so that runs sort by time. The launcher appends to the newest
-//! segment only. It deletes the oldest segments when the run holds more than its cap; the agent deletes those it has handled; what neither
-//! has is a gap, visible because the next segment's name is past the end of the one before. A run whose `exit.json` is there and whose stream
-//! is handled to its end is deleted by the agent.
+//! segment only. It deletes the oldest segments when the run holds more than its cap, and at its start those of the oldest finished runs when the spool would
+//! hold more than its total; the agent deletes those it has handled; what neither has is a gap, visible because the next segment's name is past the end of the
+//! one before, or because `exit.json` knows of more bytes. A run whose `exit.json` is there and whose stream is handled to its end is deleted by the agent.
 //!
 //! Folders are 0700 and files 0600: launcher and agent are one user. In a spool that is setgid and open to its group (a Kubernetes volume with an
 //! `fsGroup`) they are 2770 and 0640, so that they may be two users of that group.
@@ -33,6 +33,8 @@ pub const SEGMENT_PREFIX: &str = "stderr.";
 pub const SEGMENT_BYTES: u64 = 4 << 20;
 /// Bytes of segments that one run holds at most, unless `exec --spool-max` says otherwise.
 pub const RUN_BYTES_MAX: u64 = 256 << 20;
+/// All runs hold together at most so many times what one may hold, unless `exec --spool-total` says otherwise.
+pub const TOTAL_RUNS: u64 = 3;
 
 /// `start.json`: what the launcher knew when it started the app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,24 @@ pub struct ExitRecord {
     pub unspooled_bytes: u64,
     /// Why the app could not be started.
     pub start_error: Option<String>,
+    /// Bytes of stderr of earlier runs that no agent had read when their last trace was deleted at this start, to keep the spool within its total.
+    #[serde(default)]
+    pub forgotten_bytes: u64,
+    /// Why the spool could not be kept within its total.
+    #[serde(default)]
+    pub clear_error: Option<String>,
+}
+
+/// Whether a folder of the spool has the name of a run.
+#[must_use]
+pub fn is_run_name(name: &str) -> bool {
+    let shape = "dddd-dd-ddTdd-dd-ddZ-xxxxxxxx";
+    name.len() == shape.len()
+        && name.bytes().zip(shape.bytes()).all(|(byte, expected)| match expected {
+            b'd' => byte.is_ascii_digit(),
+            b'x' => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+            _ => byte == expected,
+        })
 }
 
 /// Whether no launcher is behind `run` any more. A launcher holds `start.json` by `flock` for as long as it lives, so that a run whose launcher was

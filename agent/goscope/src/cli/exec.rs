@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::launcher::{Launch, SPOOL_MIN, launch};
+use crate::spool::TOTAL_RUNS;
 
 const SPOOL_DEFAULT: &str = "/var/lib/goscope/spool";
 
@@ -21,6 +22,9 @@ pub struct Args {
     /// Most that this run keeps there, the oldest goes first; for example 64MiB
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = spool_bytes)]
     spool_max: u64,
+    /// Most that all runs keep there together: at the start the oldest finished ones make room for this one [default: three times --spool-max]
+    #[arg(long, value_name = "SIZE", value_parser = spool_bytes)]
+    spool_total: Option<u64>,
     /// Say nothing, even if the recording fails
     #[arg(long)]
     quiet: bool,
@@ -38,6 +42,7 @@ impl Args {
             command: self.command,
             spool: spool.unwrap_or_else(|| PathBuf::from(SPOOL_DEFAULT)),
             spool_bytes_max: self.spool_max,
+            spool_total_bytes: self.spool_total.unwrap_or_else(|| self.spool_max.saturating_mul(TOTAL_RUNS)),
             agent: None,
             is_quiet: self.quiet,
         }))

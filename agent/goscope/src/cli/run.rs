@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::config::check::parse_target;
 use crate::launcher::{AgentOptions, Launch, Notices, launch};
-use crate::spool::RUN_BYTES_MAX;
+use crate::spool::{RUN_BYTES_MAX, TOTAL_RUNS};
 
 /// Run a Go program with pprof behind a token and its crashes recorded and explained
 ///
@@ -51,6 +51,7 @@ impl Args {
             command: self.command,
             spool: self.data.join("spool"),
             spool_bytes_max: RUN_BYTES_MAX,
+            spool_total_bytes: TOTAL_RUNS * RUN_BYTES_MAX,
             agent: Some(AgentOptions { data: self.data, config: self.config, target: self.target, notices }),
             is_quiet: self.quiet,
         }))

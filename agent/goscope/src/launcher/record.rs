@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use super::app::App;
+use super::clear::Cleared;
 use super::mask::masked;
 use super::signals;
 use super::sys::{State, Usage};
@@ -68,6 +69,8 @@ impl Exit {
                 stderr_bytes: 0,
                 unspooled_bytes: 0,
                 start_error: None,
+                forgotten_bytes: 0,
+                clear_error: None,
             },
         }
     }
@@ -104,9 +107,15 @@ impl Exit {
         record.cpu_system_ms = millis(usage.system);
     }
 
-    /// The record, with the figures of the stream.
-    pub(super) fn record(&self, stderr_bytes: u64, unspooled_bytes: u64) -> ExitRecord {
-        ExitRecord { stderr_bytes, unspooled_bytes, ..self.record.clone() }
+    /// The record, with the figures of the stream, and what was done about the other runs.
+    pub(super) fn record(&self, stderr_bytes: u64, unspooled_bytes: u64, cleared: Cleared) -> ExitRecord {
+        ExitRecord {
+            stderr_bytes,
+            unspooled_bytes,
+            forgotten_bytes: cleared.forgotten_bytes,
+            clear_error: cleared.error,
+            ..self.record.clone()
+        }
     }
 }
 
@@ -148,7 +157,8 @@ mod tests {
         exit.sent_by_terminal(libc::SIGINT);
         let usage = Usage { max_rss_bytes: 4096, user: Duration::from_micros(2500), system: Duration::from_secs(1) };
         exit.ended(7, State::Killed { signal: libc::SIGABRT, core: true }, usage, started + Duration::from_millis(20));
-        let record = exit.record(100, 10);
+        let cleared = Cleared { forgotten_bytes: 5, error: Some("Permission denied".to_owned()) };
+        let record = exit.record(100, 10, cleared);
         assert_eq!(record.forwarded, vec!["SIGTERM"; SIGNALS_MAX]);
         assert_eq!(record.from_terminal, ["SIGINT"]);
         assert_eq!((record.pid, record.status, record.signal), (7, None, Some(6)));
@@ -156,6 +166,7 @@ mod tests {
         assert!(record.core_dumped);
         assert_eq!((record.started_unix_ms, record.ended_unix_ms), (5000, 5020));
         assert_eq!((record.cpu_user_ms, record.cpu_system_ms, record.max_rss_bytes), (2, 1000, 4096));
-        assert_eq!((record.stderr_bytes, record.unspooled_bytes), (100, 10));
+        assert_eq!((record.stderr_bytes, record.unspooled_bytes, record.forgotten_bytes), (100, 10, 5));
+        assert_eq!(record.clear_error.as_deref(), Some("Permission denied"));
     }
 }

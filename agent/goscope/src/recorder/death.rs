@@ -108,6 +108,8 @@ mod tests {
             stderr_bytes: 0,
             unspooled_bytes: 0,
             start_error: None,
+            forgotten_bytes: 0,
+            clear_error: None,
         }
     }
 

@@ -85,7 +85,7 @@ struct Pending {
 }
 
 impl Run {
-    /// Takes a run over; `None` if another agent holds it.
+    /// Takes a run over; `None` if another agent holds it, or a launcher that deletes it.
     ///
     /// # Errors
     /// The folder cannot be opened.
@@ -95,6 +95,10 @@ impl Run {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(error.into()),
+        }
+        if !folder.exists() {
+            // A launcher that needed its room deleted it before we held it.
+            return Ok(None);
         }
         let checkpoint = Checkpoint::read(folder);
         let start: Option<StartRecord> = read_json(&folder.join(spool::START));
@@ -326,6 +330,8 @@ impl Run {
             Seen { pending: self.pending.is_some(), deaths: self.checkpoint.deaths, races: self.checkpoint.races };
         let ending = exit.as_ref().map_or_else(|| judge_unrecorded(seen), |exit| judge(exit, seen));
         let end = self.stream.offset();
+        // What the spool has lost of the end belongs to the death as well.
+        let told_end = exit.as_ref().map_or(end, |exit| exit.stderr_bytes.max(end));
         let stored = self.put_pending(exit.as_ref(), shared)?;
         let report = if let (Some(pending), Some(stored)) = (&self.pending, &stored) {
             tell::told(
@@ -333,7 +339,7 @@ impl Run {
                 shared,
             )
         } else if let Ending::Wordless(reason) = &ending {
-            let stored = self.put(What::Wordless { reason, end, seen: now }, exit.as_ref(), shared)?;
+            let stored = self.put(What::Wordless { reason, end: told_end, seen: now }, exit.as_ref(), shared)?;
             exit.as_ref().map(|exit| tell::wordless(reason, exit, &stored, shared)).unwrap_or_default()
         } else {
             String::new()
@@ -348,6 +354,18 @@ impl Run {
         self.pending = None;
         if let Some(exit) = &exit {
             shared.metrics.spool_gap_bytes.inc_by(exit.stderr_bytes.saturating_sub(end));
+            shared.metrics.spool_gap_bytes.inc_by(exit.forgotten_bytes);
+            if exit.forgotten_bytes > 0 {
+                let bytes = exit.forgotten_bytes;
+                tracing::warn!(
+                    run = self.name,
+                    bytes,
+                    "stderr of earlier runs was deleted unread to make room for this one"
+                );
+            }
+            if let Some(error) = &exit.clear_error {
+                tracing::warn!(run = self.name, error, "launcher could not keep the spool within its total");
+            }
         }
         Ok(())
     }
@@ -384,7 +402,11 @@ impl Run {
             if let [(_, path), (next, _)] = pair
                 && *next <= needed
             {
-                fs::remove_file(path).map_err(StepError::Spool)?;
+                match fs::remove_file(path) {
+                    // A launcher needed its room first.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    result => result.map_err(StepError::Spool)?,
+                }
             }
         }
         Ok(())

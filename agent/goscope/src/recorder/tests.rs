@@ -68,6 +68,8 @@ fn ended_run(dir: &Path, name: &str, status: i32) -> PathBuf {
         stderr_bytes: 6,
         unspooled_bytes: 0,
         start_error: None,
+        forgotten_bytes: 0,
+        clear_error: None,
     };
     fs::write(folder.join(spool::EXIT), serde_json::to_vec(&exit).unwrap()).unwrap();
     folder

@@ -2,9 +2,10 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Stdio;
 
-use goscope::spool::{self, StartRecord};
+use goscope::spool::{self, ExitRecord, StartRecord};
 
 use crate::harness::{GOSCOPE, Place, apart, is_root, read, read_all, read_line, skip, text, wait};
 
@@ -148,4 +149,91 @@ fn a_program_without_go_build_information_is_noted_as_such() {
     let outcome = place.outcome(place.exec(&["sh", "-c", "until [ -e \"$GOSCOPE_SPOOL\"/*/buildinfo ]; do :; done"]));
     assert_eq!(outcome.status.code(), Some(0), "{}", text(&outcome.stderr));
     assert_eq!(std::fs::read(place.run().join("buildinfo")).expect("it is there"), b"");
+}
+
+/// What the runs of the spool take on the volume, oldest first: name and bytes.
+fn runs(place: &Place) -> Vec<(String, u64)> {
+    let entries = |path: &Path| -> Vec<_> {
+        std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry")).collect()
+    };
+    let mut runs: Vec<_> = entries(&place.path("spool"))
+        .into_iter()
+        .map(|run| {
+            // The agent may be deleting it.
+            let files =
+                std::fs::read_dir(run.path()).into_iter().flatten().filter_map(|file| file.ok()?.metadata().ok());
+            let bytes = files.map(|file| file.len()).sum();
+            let start = run.path().join(spool::START).metadata().and_then(|start| start.modified()).ok();
+            (start, (run.file_name().into_string().expect("a name"), bytes))
+        })
+        .collect();
+    runs.sort_unstable();
+    runs.into_iter().map(|(_, run)| run).collect()
+}
+
+#[test]
+fn a_crash_loop_without_an_agent_stays_within_the_total_and_the_newest_deaths_whole() {
+    const TOTAL: u64 = 3 << 20;
+    let place = Place::new();
+    // About 700 KB before each death; two whole ones fit beside the room for a third.
+    let script = "seq 110000 >&2; printf 'panic: boom %s\\n\\ngoroutine 1 [running]:\\nmain.main()\\n\\t/src/main.go:4 +0x1d\\n' $0 >&2; exit 2";
+    let mut lengths = Vec::new();
+    for number in 1..=10 {
+        let number = number.to_string();
+        let outcome = place.outcome(place.exec_with(&["--spool-max", "1MiB"], &["sh", "-c", script, &number]));
+        assert_eq!(outcome.status.code(), Some(2), "{}", text(&outcome.stderr));
+        lengths.push(outcome.stderr.len() as u64);
+        let held: u64 = runs(&place).iter().map(|(_, bytes)| bytes).sum();
+        assert!(held <= TOTAL, "{held} after run {number}");
+    }
+    let left = runs(&place);
+    assert!((3..10).contains(&left.len()), "{left:?}");
+    let exit = |run: &str| -> ExitRecord {
+        serde_json::from_slice(&read(&place.path("spool").join(run).join(spool::EXIT))).expect("an exit record")
+    };
+    for (run, length) in left.iter().map(|(run, _)| run).rev().zip(lengths.iter().rev()).take(2) {
+        let segments = spool::segments(&place.path("spool").join(run)).expect("segments");
+        let held: u64 = segments.iter().map(|(_, path)| path.metadata().expect("a segment").len()).sum();
+        assert_eq!((held, exit(run).stderr_bytes), (*length, *length), "{run}");
+    }
+    let forgotten: u64 = left.iter().map(|(run, _)| exit(run).forgotten_bytes).sum();
+    assert!(left.iter().all(|(run, _)| exit(run).clear_error.is_none()));
+
+    let config = place.path("config.yaml");
+    let settings = format!(
+        "target: {{ address: 127.0.0.1:1 }}\nlisten: {{ debug: 127.0.0.1:0, metrics: 127.0.0.1:0 }}\nintake: {{ spool: {} }}\nstore: {{ path: {} }}\n",
+        place.path("spool").display(),
+        place.path("data").display()
+    );
+    std::fs::write(&config, settings).expect("written");
+    let mut agent = apart(&[GOSCOPE, "agent", "--config", &config.display().to_string()]);
+    let log = std::fs::File::create(place.path("agent.log")).expect("a file");
+    let mut agent = agent.stderr(log).spawn().expect("it starts");
+    let done = (0..30_000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        runs(&place).is_empty()
+    });
+    agent.kill().expect("it is our child");
+    agent.wait().expect("it is our child");
+    let log = text(&read(&place.path("agent.log")));
+    assert!(done, "each run is handled and deleted: {:?}\n{log}", runs(&place));
+    assert!(!log.contains("recording is interrupted"), "{log}");
+    assert!(forgotten > 0 && log.contains("deleted unread"), "{log}");
+    let reasons = incidents(&place.path("data"));
+    assert!(reasons.contains(&"boom 10".to_owned()) && reasons.contains(&"boom 9".to_owned()), "{reasons:?}");
+}
+
+/// The reasons of the incidents below a store.
+fn incidents(data: &Path) -> Vec<String> {
+    let below = |path: &Path| -> Vec<_> {
+        std::fs::read_dir(path).into_iter().flatten().map(|entry| entry.expect("an entry").path()).collect()
+    };
+    let folders = below(data).into_iter().flat_map(|host| below(&host.join("incidents")));
+    folders
+        .map(|folder| {
+            let incident: serde_json::Value =
+                serde_json::from_slice(&read(&folder.join("incident.json"))).expect("an incident");
+            incident["reason"].as_str().expect("a reason").to_owned()
+        })
+        .collect()
 }

@@ -52,6 +52,8 @@ impl World {
             stderr_bytes: bytes,
             unspooled_bytes: 0,
             start_error: None,
+            forgotten_bytes: 0,
+            clear_error: None,
         };
         fs::write(self.run().join(spool::EXIT), serde_json::to_vec(&exit).unwrap()).unwrap();
     }
@@ -306,6 +308,51 @@ fn a_report_that_cannot_be_written_makes_no_second_incident() {
     assert_eq!(world.shared.metrics.spool_gap_bytes.get(), 5);
     let report = fs::read_to_string(in_the_way).unwrap();
     assert!(report.starts_with("goscope: panic: boom\n"), "{report}");
+}
+
+#[test]
+fn a_run_that_loses_its_segments_to_a_launcher_while_it_is_read_ends_well() {
+    let mut world = World::new();
+    let segment = |offset: u64| world.run().join(spool::segment_name(offset));
+    let (first, second, third) = (segment(0), segment(5), segment(10));
+    for path in [&first, &second, &third] {
+        fs::write(path, "line\n").unwrap();
+    }
+    let mut run = world.open();
+    let mut buffer = vec![0; 5];
+    assert_eq!(run.step(&mut buffer, Timestamp(0), &mut world.shared).unwrap(), Progress::More);
+    fs::remove_file(&first).unwrap();
+    fs::remove_file(&second).unwrap();
+    world.settle(&mut run, 4096, 0);
+    assert_eq!(world.shared.metrics.spool_gap_bytes.get(), 5);
+    // Then more is written, and all of it goes before it is read, with an exit record that tells of forgotten runs as well.
+    fs::remove_file(&third).unwrap();
+    world.exit(Some(1), None, 40);
+    let path = world.run().join(spool::EXIT);
+    let mut exit: ExitRecord = read_json(&path).unwrap();
+    exit.forgotten_bytes = 1000;
+    fs::write(&path, serde_json::to_vec(&exit).unwrap()).unwrap();
+    assert_eq!(world.settle(&mut run, 4096, 0), Progress::Done);
+    assert_eq!(world.shared.metrics.spool_gap_bytes.get(), 5 + 25 + 1000);
+    let incidents = world.incidents();
+    assert_eq!(incidents.len(), 1);
+    let (json, stderr, exit) = &incidents[0];
+    assert_eq!((json["kind"].as_str(), json["missing_bytes"].as_u64()), (Some("exit"), Some(40)));
+    assert_eq!((json["complete"].as_bool(), stderr.as_str(), *exit), (Some(false), "", true));
+}
+
+#[test]
+fn an_exit_record_of_an_older_launcher_is_read() {
+    let world = World::new();
+    world.exit(Some(1), None, 3);
+    let path = world.run().join(spool::EXIT);
+    let mut older: Value = read_json(&path).unwrap();
+    for field in ["forgotten_bytes", "clear_error"] {
+        older.as_object_mut().unwrap().remove(field).unwrap();
+    }
+    fs::write(&path, older.to_string()).unwrap();
+    let exit: ExitRecord = read_json(&path).unwrap();
+    assert_eq!((exit.stderr_bytes, exit.forgotten_bytes, exit.clear_error), (3, 0, None));
 }
 
 #[test]
