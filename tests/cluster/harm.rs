@@ -241,7 +241,9 @@ fn full_volumes() -> anyhow::Result<()> {
     let death = whole_incidents(&root)?.pop().context("two were counted")?;
     let exit = death.exit.context("no exit record")?;
     let lost = exit["unspooled_bytes"].as_u64().context("no count")?;
-    let log = String::from_utf8_lossy(&namespace.logs(pod.name, &["--previous"])?).into_owned();
+    // Not before the kubelet has started the app again.
+    let log = wait::until("the log of the life before", || namespace.logs(pod.name, &["--previous"]).ok())?;
+    let log = String::from_utf8_lossy(&log).into_owned();
     // The launcher says between two lines of the app that it cannot record.
     let (said, written): (Vec<&str>, Vec<&str>) =
         log.split_inclusive('\n').partition(|line| line.starts_with("goscope: "));

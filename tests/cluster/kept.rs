@@ -100,6 +100,11 @@ fn the_archive_and_the_copy_have_it_when_the_pod_is_gone() -> anyhow::Result<()>
     }
     raise(&address, "nil")?;
     let stored = namespace.await_incident(name)?;
+    // A process 1 that has not begun to listen to signals does not hear that it is to end, and is killed half a minute later.
+    namespace.await_pod(name, "a second life", |pod| {
+        let shop = &pod["status"]["containerStatuses"][0];
+        (shop["restartCount"] == 1 && shop["ready"] == true).then_some(())
+    })?;
     namespace.kubectl(&["scale", "deployment/shop", "--replicas=0"])?;
     namespace.kubectl(&["wait", "--for=delete", &format!("pod/{name}"), "--timeout=60s"])?;
 
