@@ -4,7 +4,7 @@
 //! checked before any is charged. What a request asks for, and so which tier it needs, the door in front has read already.
 //!
 //! Each [`Surface`] has limits of its own, because a page or `goscope ctl` asks the API several times a second and must not use up what is meant
-//! for profiles. A request to the API that has the target make a profile ([`Wanted::profile`]) meets both pairs. At the gate a wrong credential is charged like every other request. At the API it is charged to a third limit instead, as narrow as
+//! for profiles. A request to the API that has the target make a profile (`Wanted::profile`) meets both pairs. At the gate a wrong credential is charged like every other request. At the API it is charged to a third limit instead, as narrow as
 //! `gate.limits.perSource`, and a source that is over it gets 429 for each further wrong one. The right ones pass all the same: over a port-forward all
 //! clients have one address, and one of them with an old token must not shut out the others. Against guessing stands how random a token is, not a limit.
 
