@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use goscope_e2e::cluster::namespace::Namespace;
 use goscope_e2e::cluster::{image, node};
-use goscope_e2e::process::{Process, run};
+use goscope_e2e::process::{Process, run_within};
 use goscope_e2e::{go, session, wait};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -28,6 +28,8 @@ const IMAGES: [(&str, &str); 2] =
     [(image::GOSCOPE, "registry.example/goscope:0.1.0"), (image::SHOP, "docker.io/library/shop:1.0.0")];
 /// A Secret reaches a pod within about a minute, and the agent looks around after the app has come up; until then a reader tries again.
 const TRIES: Duration = Duration::from_secs(150);
+/// Of one command: Helm is told to wait until the pods are ready, and may have to wait for other cases.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(150);
 
 /// The lines of a document that are commands, and the blocks of values between them.
 #[derive(Debug, PartialEq, Eq)]
@@ -128,15 +130,17 @@ impl Reader {
         }
         let mut last = None;
         let asks_the_pod = line.contains("127.0.0.1") || line.contains(" logs ");
-        let outcome = wait::until_within(TRIES, "the command succeeds", || match run(&mut self.shell(&line)) {
-            Ok(outcome) if outcome.code() == Some(0) => Some(Ok(outcome)),
-            Ok(outcome) if asks_the_pod => {
-                last = Some(outcome.err());
-                std::thread::sleep(Duration::from_secs(2));
-                None
+        let outcome = wait::until_within(TRIES, "the command succeeds", || {
+            match run_within(COMMAND_DEADLINE, &mut self.shell(&line)) {
+                Ok(outcome) if outcome.code() == Some(0) => Some(Ok(outcome)),
+                Ok(outcome) if asks_the_pod => {
+                    last = Some(outcome.err());
+                    std::thread::sleep(Duration::from_secs(2));
+                    None
+                }
+                Ok(outcome) => Some(Err(anyhow::anyhow!("{}{}", outcome.out(), outcome.err()))),
+                Err(error) => Some(Err(error)),
             }
-            Ok(outcome) => Some(Err(anyhow::anyhow!("{}{}", outcome.out(), outcome.err()))),
-            Err(error) => Some(Err(error)),
         });
         let outcome = outcome.with_context(|| last.unwrap_or_default())??;
         if line.starts_with("goscope token new") {
@@ -166,7 +170,10 @@ impl Shop {
 
     fn delete() {
         for namespace in ["shop", "goscope"] {
-            drop(run(&mut node::kubectl(&["delete", "namespace", namespace, "--ignore-not-found", "--timeout=100s"])));
+            drop(run_within(
+                COMMAND_DEADLINE,
+                &mut node::kubectl(&["delete", "namespace", namespace, "--ignore-not-found", "--timeout=100s"]),
+            ));
         }
     }
 

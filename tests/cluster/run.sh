@@ -52,6 +52,8 @@ test_cluster() {
     flock 9
     # shellcheck disable=SC2016 # of then
     at_exit 'stop_node "$status"'
+    # A run that was killed outright may have left its node.
+    "$node" down
     "$node" up
     # In the background and waited for, because the shell acts on a signal only between commands, and then the node must go at once. More at a time than there are
     # processors: they mostly wait for the kubelet.
